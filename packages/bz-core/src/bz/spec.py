@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     from bz.context import TrainingContext
 
     StepFunction = Callable[[TrainingContext, Any], Any]
+
+
+class StepResult(NamedTuple):
+    """What a step hands back when it has more to say than its loss.
+
+    Attributes:
+        loss: Scalar tensor, with a graph in training.
+        outputs: What metrics and plugins see as the predictions, or None.
+        targets: What metrics compare the outputs with, or None when there is nothing to compare.
+    """
+
+    loss: torch.Tensor
+    outputs: Any = None
+    targets: Any = None
 
 
 class Metric(Protocol):
