@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from bz import TrainingSpec
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from bz import TrainingSpec
 
 
 def build(hyperparameters: dict[str, Any]) -> TrainingSpec:
