@@ -1,0 +1,115 @@
+"""Which plugins are installed, read from package metadata alone: nothing is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import importlib_metadata
+
+ENTRY_POINT_GROUP: Final = "bz.plugins"
+OPT_IN_KEYWORD: Final = "bz-opt-in"
+CORE_PACKAGE: Final = "bz-core"
+
+
+class KnownPlugin(NamedTuple):
+    """A plugin of the bz project, so that an error can say which package to install."""
+
+    name: str
+    class_name: str
+    package: str
+
+
+KNOWN_PLUGINS: Final = (KnownPlugin("console_out", "ConsoleOutPlugin", "bz-plugin-console"),)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveredPlugin:
+    """One entry point of the group `bz.plugins`.
+
+    Attributes:
+        name: Name of the entry point.
+        package: Distribution that provides it.
+        version: Version of the distribution.
+        target: What the entry point names, `module:attribute`.
+        opt_in: Whether it runs only when the settings name it; the distribution says so with the
+            keyword `bz-opt-in` in its metadata.
+        requires_core: Version specifier on bz-core, such as `<0.2,>=0.1`; empty when there is none.
+    """
+
+    name: str
+    package: str
+    version: str
+    target: str
+    opt_in: bool = False
+    requires_core: str = ""
+
+    @property
+    def attribute(self) -> str:
+        """Last part of the target, usually the class name."""
+        return self.target.rpartition(":")[2]
+
+    def load(self) -> object:
+        """Import the target and return it; raises whatever its import raises."""
+        return importlib_metadata.EntryPoint(self.name, self.target, ENTRY_POINT_GROUP).load()
+
+
+def discover_plugins() -> tuple[DiscoveredPlugin, ...]:
+    """Return every installed plugin, by name and package; two of one name are both there."""
+    entry_points = importlib_metadata.entry_points(group=ENTRY_POINT_GROUP)
+    found = (_describe(entry_point) for entry_point in entry_points)
+    return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.package)))
+
+
+def _describe(entry_point: importlib_metadata.EntryPoint) -> DiscoveredPlugin:
+    distribution = entry_point.dist
+    if distribution is None:
+        return DiscoveredPlugin(entry_point.name, "unknown", "unknown", entry_point.value)
+    keywords = re.split(r"[,\s]+", distribution.metadata.get("Keywords") or "")
+    return DiscoveredPlugin(
+        name=entry_point.name,
+        package=distribution.name,
+        version=distribution.version,
+        target=entry_point.value,
+        opt_in=OPT_IN_KEYWORD in keywords,
+        requires_core=_core_requirement(distribution.requires or ()),
+    )
+
+
+def _core_requirement(requirements: Iterable[str]) -> str:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for line in requirements:
+        if not re.match(r"bz[-_.]+core\b", line, re.IGNORECASE):
+            continue
+        try:
+            return str(Requirement(line).specifier)
+        except InvalidRequirement:
+            return ""
+    return ""
+
+
+def core_version() -> str:
+    """Return the installed version of bz-core."""
+    return importlib_metadata.version(CORE_PACKAGE)
+
+
+def canonical_name(written: str) -> str:
+    """Return the part of a plugin or package name that identifies it.
+
+    `email`, `email_plugin`, `Email-Plugin` and `bz-plugin-email` all give `email`.
+    """
+    name = re.sub(r"[-_.]+", "_", written).lower()
+    return name.removeprefix("bz_plugin_").removesuffix("_plugin")
+
+
+def is_same_plugin(written: str, plugin: DiscoveredPlugin) -> bool:
+    """Return whether `written`, by a user, names this plugin or its package."""
+    return canonical_name(written) in {canonical_name(plugin.name), canonical_name(plugin.package)}
+
+
+def is_same_package(written: str, plugin: DiscoveredPlugin) -> bool:
+    """Return whether `written` is the name of the package, in any of its spellings."""
+    return re.sub(r"[-_.]+", "-", written).lower() == re.sub(r"[-_.]+", "-", plugin.package).lower()
