@@ -1,0 +1,124 @@
+"""What a plugin must leave as it found it, so that weights are bit-equal with and without it.
+
+Each class here is a `bz.plugins.guard.WatchedState`: read before and after hooks, written back
+where it moved. Reading is cheap and never waits for a device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import Any
+
+import torch
+
+from bz.training.mersenne import NumpyRandomState, PythonRandomState
+
+
+def watched_states(model: torch.nn.Module, device: torch.device) -> list[Any]:
+    """Return everything that bz keeps as it is across the hooks of a run."""
+    states: list[Any] = [TorchRandomState(), PythonRandomState()]
+    if "numpy" in sys.modules:
+        states.append(NumpyRandomState())
+    if device.type == "cuda":
+        states.append(CudaRandomState(device))
+    return [*states, ModuleModes(model), GradMode(), DefaultDtype(), WorkingDirectory()]
+
+
+class TorchRandomState:
+    """State of torch's CPU generator."""
+
+    name = "state of torch's random"
+
+    def read(self) -> bytes:
+        """Return the state as bytes."""
+        state = torch.default_generator.get_state()
+        return ctypes.string_at(state.data_ptr(), state.numel())
+
+    def write(self, state: bytes) -> None:
+        """Put back what `read` returned."""
+        torch.default_generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+
+class CudaRandomState:
+    """Seed and offset of the generator of one CUDA device; both are kept on the host."""
+
+    name = "state of torch's random on the device"
+
+    def __init__(self, device: torch.device) -> None:
+        self._generator = torch.cuda.default_generators[device.index or 0]
+
+    def read(self) -> tuple[int, int]:
+        """Return seed and offset."""
+        return self._generator.initial_seed(), self._generator.get_offset()
+
+    def write(self, state: tuple[int, int]) -> None:
+        """Put back what `read` returned."""
+        seed, offset = state
+        self._generator.manual_seed(seed)
+        self._generator.set_offset(offset)
+
+
+class ModuleModes:
+    """Train or eval mode of the model and of every module in it."""
+
+    name = "train/eval mode of the model"
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._modules = tuple(model.modules())
+
+    def read(self) -> list[bool]:
+        """Return the mode of each module."""
+        return [module.training for module in self._modules]
+
+    def write(self, state: list[bool]) -> None:
+        """Put back what `read` returned."""
+        for module, is_training in zip(self._modules, state, strict=True):
+            module.training = is_training
+
+
+class GradMode:
+    """Whether autograd records operations."""
+
+    name = "grad mode"
+
+    def read(self) -> bool:
+        """Return whether gradients are on."""
+        return torch.is_grad_enabled()
+
+    def write(self, state: bool) -> None:  # noqa: FBT001 - the state is a boolean
+        """Put back what `read` returned."""
+        torch.set_grad_enabled(state)
+
+
+class DefaultDtype:
+    """The dtype of new floating point tensors."""
+
+    name = "default dtype"
+
+    def read(self) -> torch.dtype:
+        """Return the default dtype."""
+        return torch.get_default_dtype()
+
+    def write(self, state: torch.dtype) -> None:
+        """Put back what `read` returned."""
+        torch.set_default_dtype(state)
+
+
+class WorkingDirectory:
+    """The directory that relative paths start from."""
+
+    name = "working directory"
+
+    def read(self) -> str:
+        """Return the path, or an empty string when the directory was deleted."""
+        try:
+            return os.getcwd()  # noqa: PTH109 - Path.cwd() takes three times as long
+        except FileNotFoundError:
+            return ""
+
+    def write(self, state: str) -> None:
+        """Go back to where `read` found the process."""
+        if state:
+            os.chdir(state)

@@ -1,0 +1,44 @@
+"""The number format of the forward pass, through torch's autocast and gradient scaler."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Final, Literal
+
+import torch
+
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+_AUTOCAST_DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """How forward passes and optimizer steps are made in one number format.
+
+    Attributes:
+        scaler: The gradient scaler of `fp16`, or None.
+    """
+
+    def __init__(self, name: PrecisionName, device: torch.device) -> None:
+        self._dtype = _AUTOCAST_DTYPES.get(name)
+        self._device_type = device.type
+        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing has to be cast, so that the forward pass needs no context."""
+        return self._dtype is None
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context of one forward pass; not for `fp32`."""
+        context: AbstractContextManager[None] = torch.autocast(self._device_type, dtype=self._dtype)
+        return context
+
+    def backward_and_step(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Compute the gradients of `loss` and update the parameters."""
+        if self.scaler is None:
+            loss.backward()
+            optimizer.step()
+            return
+        self.scaler.scale(loss).backward()
+        self.scaler.step(optimizer)
+        self.scaler.update()

@@ -1,0 +1,108 @@
+"""What happens with one batch: the default steps, and the user's own in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bz.errors import TrainingError
+from bz.spec import StepResult
+
+if TYPE_CHECKING:
+    from bz.context import TrainingContext
+    from bz.training.precision import Precision
+
+StepFunction = Callable[["TrainingContext", Any], Any]
+
+
+def default_step(context: TrainingContext, batch: Any) -> StepResult:
+    """Return the loss of a pair `(inputs, targets)`, or of a mapping that the model takes as keywords.
+
+    Raises:
+        TrainingError: If the batch is neither, or nothing computes a loss.
+    """
+    if isinstance(batch, tuple | list) and len(batch) == 2:  # noqa: PLR2004 - a pair
+        inputs, targets = batch
+        outputs = context.model(inputs)
+        if context.loss_fn is None:
+            raise TrainingError("There is no loss_fn; give one, or write training_step(context, batch).")
+        return StepResult(context.loss_fn(outputs, targets), outputs, targets)
+    if isinstance(batch, Mapping):
+        return _mapping_step(context, batch)
+    message = (
+        f"A batch is {_describe(batch)}; bz trains on pairs (inputs, targets) and on mappings, "
+        "for anything else write training_step(context, batch)."
+    )
+    raise TrainingError(message)
+
+
+def _mapping_step(context: TrainingContext, batch: Mapping[str, Any]) -> StepResult:
+    """Return the loss that the model itself computes, as models of the transformers package do."""
+    outputs = context.model(**batch)
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    if loss is None:
+        raise TrainingError(
+            f"The batch is a mapping and the model's output, a {type(outputs).__name__}, has no `loss`; "
+            "let the model return one, or write training_step(context, batch)."
+        )
+    predictions = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    return StepResult(loss, outputs if predictions is None else predictions, batch.get("labels"))
+
+
+def _describe(batch: object) -> str:
+    if isinstance(batch, torch.Tensor):
+        return f"a tensor of shape {tuple(batch.shape)}"
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of {len(batch)} items"
+    return f"a {type(batch).__name__}"
+
+
+def make_step(own_steps: Sequence[StepFunction], precision: Precision) -> Callable[[TrainingContext, Any], StepResult]:
+    """Return the function that turns a batch into a checked result.
+
+    Args:
+        own_steps: The user's steps; the first that returns something wins, else the default.
+        precision: Wraps the forward pass.
+    """
+    step = _first_result([*own_steps, default_step]) if own_steps else default_step
+
+    def full(context: TrainingContext, batch: Any) -> StepResult:
+        return _checked(step(context, batch))
+
+    def mixed(context: TrainingContext, batch: Any) -> StepResult:
+        with precision.autocast():
+            return _checked(step(context, batch))
+
+    return full if precision.is_full else mixed
+
+
+def _first_result(steps: Sequence[StepFunction]) -> StepFunction:
+    def step(context: TrainingContext, batch: Any) -> Any:
+        for one in steps:
+            result = one(context, batch)
+            if result is not None:
+                return result
+        return None  # the default step always returns something
+
+    return step
+
+
+def _checked(result: Any) -> StepResult:
+    """Return the result of a step in one form, its loss a 0-d tensor.
+
+    Raises:
+        TrainingError: If the loss is no scalar tensor.
+    """
+    if not isinstance(result, StepResult):
+        result = StepResult(result)
+    loss = result.loss
+    if not isinstance(loss, torch.Tensor):
+        raise TrainingError(f"The loss is a {type(loss).__name__}; it must be a scalar tensor.")
+    if loss.dim():
+        if loss.numel() != 1:
+            message = f"The loss has shape {tuple(loss.shape)}; it must be a scalar, for example the mean: loss.mean()."
+            raise TrainingError(message)
+        return result._replace(loss=loss.reshape(()))
+    return result
