@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from bz.errors import BzError, PluginError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from bz.context import TrainingContext
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class GuardedHook:
                     implementation.function(context)
                 except KeyboardInterrupt:
                     raise
-                except BaseException as error:  # noqa: BLE001 - a plugin never harms a run
+                except BaseException as error:
                     guard.report_failure(self.name, implementation, error, context)
                 else:
                     implementation.failures_in_a_row = 0
@@ -195,6 +196,6 @@ def describe(error: BaseException) -> str:
     """Return type and message of an exception in one line."""
     try:
         text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - an exception of a plugin may not even print
+    except Exception:
         text = "(no message)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bz.errors import ConfigError, PluginError
 from bz.plugins.guard import isolated
 from bz.plugins.registration import check_plugin
-from bz.plugins.selection import PluginChoice
 from bz.plugins.settings import MissingSettingsError, build_plugin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bz.plugins.selection import PluginChoice
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -16,6 +15,9 @@ from bz.errors import PluginError
 from bz.hookspecs import BATCH_HOOKS, LIFECYCLE_HOOKS, PROJECT, LifecycleHooks, StepHooks
 from bz.plugins.guard import Guard, GuardedHook, Implementation, WatchedState, isolated
 from bz.plugins.registration import HOOK_PARAMETERS, check_plugin, hook_methods, misspelt_hooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bz.errors import PluginError
 from bz.hookspecs import LIFECYCLE_HOOKS, PROJECT, STEP_HOOKS
 from bz.plugins.base import Plugin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HOOK_NAMES: Final = (*LIFECYCLE_HOOKS, *STEP_HOOKS)
 HOOK_PARAMETERS: Final[dict[str, tuple[str, ...]]] = {

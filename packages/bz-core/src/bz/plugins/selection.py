@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bz.errors import ConfigError, suggestion
 from bz.plugins.discovery import (
@@ -16,6 +15,9 @@ from bz.plugins.discovery import (
     is_same_package,
     is_same_plugin,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 PluginState = Literal["on", "off", "missing", "collision", "incompatible"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
@@ -18,6 +17,9 @@ from bz.config.faults import describe_faults
 from bz.errors import ConfigError
 from bz.plugins.base import Plugin
 from bz.plugins.guard import isolated
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _FROM_SIGNATURE: Final = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 _OPEN: Final = ConfigDict(extra="allow", arbitrary_types_allowed=True)
@@ -61,8 +63,6 @@ def describe_settings(target: object) -> type[BaseModel]:
 def _forbid_unknown_keys(model: type[BaseModel]) -> type[BaseModel]:
     """Return a subclass that refuses unknown keys, which pydantic by default drops in silence."""
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __cls_kwargs__={"extra": "forbid"})
-        model.__name__, (model,), {"__doc__": model.__doc__, "__module__": model.__module__}, extra="forbid"
-    )
 
 
 def takes_whole_config(target: Callable[..., object]) -> bool:
@@ -79,7 +79,7 @@ def _from_signature(target: Callable[..., object]) -> type[BaseModel]:
     constructor = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]  # only looked at
     try:
         hints = typing.get_type_hints(constructor)
-    except Exception:  # noqa: BLE001 - annotations are the author's code; without them any value is accepted
+    except Exception:
         hints = {}
     fields: dict[str, Any] = {}
     is_open = False

@@ -52,15 +52,14 @@ def move_to_device(value: Any, device: torch.device) -> Any:
     """
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping) and not hasattr(value, "to"):
+    if callable(getattr(value, "to", None)):
+        return value.to(device)
+    if isinstance(value, Mapping):
         moved = {key: move_to_device(item, device) for key, item in value.items()}
         return moved if type(value) is dict else type(value)(moved)  # type: ignore[call-arg]  # as mappings are built
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(move_to_device(item, device) for item in value))
     if isinstance(value, list | tuple):
-        return type(value)(move_to_device(item, device) for item in value)
-    if hasattr(value, "to") and callable(value.to):
-        return value.to(device)
+        items = [move_to_device(item, device) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: move_to_device(getattr(value, f.name), device) for f in dataclasses.fields(value) if f.init}
         return dataclasses.replace(value, **fields)

@@ -12,8 +12,10 @@ import pickle
 import random
 import struct
 import sys
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _WORDS: Final = 624
 _STATE_BYTES: Final = 4 * (_WORDS + 1)
@@ -74,7 +76,7 @@ class NumpyRandomState:
     def write(self, state: Any) -> None:
         """Put back what `read` returned."""
         if not self._pieces:
-            self._public.set_state(pickle.loads(state))  # noqa: S301 - our own bytes, from a moment ago
+            self._public.set_state(pickle.loads(state))
             return
         for (address, size), content in zip(self._pieces, state, strict=True):
             ctypes.memmove(address, content, size)
@@ -86,7 +88,7 @@ def _numpy_pieces(generator: Any, kind: Callable[[int], Any]) -> list[tuple[int,
     offset = _gaussian_offset(kind)
     if state["bit_generator"] != "MT19937" or offset is None:
         return []
-    words = generator._bit_generator.ctypes.state_address  # noqa: SLF001 - has no public name
+    words = generator._bit_generator.ctypes.state_address
     expected = state["state"]["key"].tobytes() + struct.pack("=i", state["state"]["pos"])
     if ctypes.string_at(words, _STATE_BYTES) != expected:
         return []

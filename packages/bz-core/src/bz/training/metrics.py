@@ -6,12 +6,14 @@ import copy
 import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bz.errors import ConfigError, TrainingError, suggestion
-from bz.spec import Metric
+
+if TYPE_CHECKING:
+    from bz.spec import Metric
 
 
 class MetricSet:

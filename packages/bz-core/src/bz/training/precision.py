@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST_DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
