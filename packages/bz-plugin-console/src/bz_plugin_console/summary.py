@@ -108,7 +108,7 @@ def best_sentence(best: Best) -> str:
 
 
 USAGE_TITLES = ("plugin", "calls", "seconds", "share", "failures")
-USAGE_RANKS = (0, 4, 2, 1, 3)
+USAGE_RANKS = (0, 4, 3, 2, 1)
 
 
 def usage_columns(rows: Sequence[Sequence[str]]) -> list[Column]:

@@ -69,8 +69,11 @@ class Terminal:
         chosen = columns_that_fit(columns, self._console.width)
         if self._heading != (heading := [columns[index] for index in chosen]):
             self._heading = heading
-            self._print(Text(join_row(columns, [column.title for column in columns], chosen), style="dim"))
-        self._print(Text(join_row(columns, cells, chosen), style="green" if is_best else ""))
+            self._print(Text("\n" + join_row(columns, [column.title for column in columns], chosen), style="dim"))
+        row = Text(join_row(columns, cells, chosen))
+        if is_best:
+            row.stylize("green", *_span(columns, chosen, summary.best().name))
+        self._print(row)
 
     def show_usage(self, usage: Sequence[PluginUsage]) -> None:
         """Add the report, with as many columns as there is room for."""
@@ -90,13 +93,14 @@ class Terminal:
         self._console.print(Text("\n").join(map(Text.from_ansi, lines.split("\n"))), soft_wrap=True)
 
     def _picture(self, frame: Frame) -> Text:
-        """Return three lines, each within the width of the terminal."""
+        """Return a gap and three lines, each within the width of the terminal."""
         total = "?" if frame.total is None else str(frame.total)
         counts = (f"{frame.epoch}/{frame.epochs}", f"{frame.done}/{total}")
         self._count_width = max(self._count_width, *map(len, counts))
         loop_fraction = frame.done / frame.total if frame.total else None
         picture = Text("\n", no_wrap=True, overflow="crop").join(
             [
+                Text(),
                 self._bar_line("epoch", counts[0], frame.run_fraction, frame.time_left, "green"),
                 self._bar_line(frame.phase, counts[1], loop_fraction, frame.speed, PHASE_STYLES[frame.phase]),
                 self._value_line(frame),
@@ -140,3 +144,13 @@ class Terminal:
         columns = [Column(piece, rank) for rank, piece in enumerate(pieces)]
         chosen = columns_that_fit(columns, self._console.width)
         return Text(join_row(columns, pieces, chosen))
+
+
+def _span(columns: Sequence[Column], chosen: Sequence[int], title: str) -> tuple[int, int]:
+    """Return where the column of that title begins and ends in a row; nowhere when it was left out."""
+    start = 0
+    for column in (columns[index] for index in chosen):
+        if column.title == title:
+            return start, start + column.room
+        start += column.room + len(GAP)
+    return 0, 0
