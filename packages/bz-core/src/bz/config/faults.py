@@ -1,0 +1,182 @@
+"""What pydantic found wrong, in sentences: the key, what is accepted, the value, and the close match."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from bz.config.redaction import is_secret_key
+from bz.config.wording import Fault, key_path, show_value
+from bz.errors import suggestion
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Keys = tuple[str | int, ...]
+
+_OBJECT = 'must be an object, as in {{"name": "value"}}'
+_REQUIREMENTS = MappingProxyType(
+    {
+        "bool_parsing": "must be true or false",
+        "bool_type": "must be true or false",
+        "dict_type": _OBJECT,
+        "enum": "must be one of {expected}",
+        "finite_number": "must be a finite number",
+        "float_parsing": "must be a number",
+        "float_type": "must be a number",
+        "greater_than": "must be greater than {gt}",
+        "greater_than_equal": "must be at least {ge}",
+        "int_from_float": "must be a whole number",
+        "int_parsing": "must be a whole number",
+        "int_parsing_size": "must be a whole number of at most 64 bits",
+        "int_type": "must be a whole number",
+        "less_than": "must be less than {lt}",
+        "less_than_equal": "must be at most {le}",
+        "list_type": "must be a list",
+        "literal_error": "must be one of {expected}",
+        "mapping_type": _OBJECT,
+        "model_attributes_type": _OBJECT,
+        "model_type": _OBJECT,
+        "multiple_of": "must be a multiple of {multiple_of}",
+        "none_required": "must be null",
+        "string_pattern_mismatch": "must match {pattern}",
+        "string_too_long": "must have at most {max_length} characters",
+        "string_too_short": "must have at least {min_length} characters",
+        "string_type": "must be text",
+        "too_long": "must have at most {max_length} items",
+        "too_short": "must have at least {min_length} items",
+        "tuple_type": "must be a list",
+    }
+)
+_MAX_TEXT_LENGTH = 200
+
+
+def describe_faults(
+    error: ValidationError, model: type[BaseModel], settings: Any, *, prefix: Sequence[str] = ()
+) -> tuple[Fault, ...]:
+    """Return one fault for each key that pydantic refused.
+
+    Args:
+        error: What `model.model_validate(settings)` raised.
+        model: Where the accepted keys are looked up.
+        settings: What was validated.
+        prefix: The keys above `settings`, such as `("plugins", "email", "config")`.
+    """
+    by_keys: dict[Keys, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        by_keys.setdefault(_real_keys(details, settings), []).append(details)
+    return tuple(_fault(keys, details, model, tuple(prefix)) for keys, details in by_keys.items())
+
+
+def _real_keys(details: ErrorDetails, settings: Any) -> Keys:
+    """Return the location without the names of union members and validators that pydantic appends."""
+    keys: list[str | int] = []
+    current = settings
+    for key in details["loc"]:
+        if _has(current, key):
+            current = current[key]
+        elif details["type"] != "missing" or not isinstance(current, Mapping):
+            break
+        keys.append(key)
+    return tuple(keys)
+
+
+def _has(value: Any, key: str | int) -> bool:
+    if isinstance(value, Mapping):
+        return key in value
+    return isinstance(value, list | tuple) and isinstance(key, int) and key < len(value)
+
+
+def _fault(keys: Keys, details: list[ErrorDetails], model: type[BaseModel], prefix: Keys) -> Fault:
+    full = prefix + keys
+    where = f"`{key_path(full)}`" if full else "the value"
+    kinds = {detail["type"] for detail in details}
+    if "extra_forbidden" in kinds:
+        return Fault(full, f"unknown key {where}{_accepted(model, keys)}")
+    if kinds == {"missing"}:
+        return Fault(full, f"{where} is required.")
+    is_secret = any(is_secret_key(key) for key in full if isinstance(key, str))
+    requirement = _join([_requirement(detail, is_secret=is_secret) for detail in details])
+    value = details[0]["input"]
+    return Fault(full, f"{where} {requirement}, got {show_value(full, value)}.{_closest(details[0], value)}")
+
+
+def _join(requirements: list[str]) -> str:
+    """Return the requirements of all members of a union as one: `must be text or a list`."""
+    first, *others = dict.fromkeys(requirements)
+    return " or ".join([first, *(other.removeprefix("must be ") for other in others)])
+
+
+def _requirement(details: ErrorDetails, *, is_secret: bool) -> str:
+    context = details.get("ctx", {})
+    if template := _REQUIREMENTS.get(details["type"]):
+        return template.format_map(context)
+    if is_secret:
+        return "is not accepted"
+    text = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in details["msg"])).strip()
+    text = re.sub(r"^(Value error|Assertion failed), ", "", text)
+    text = re.sub(r"^(Input|Value|\w+) should ", "must ", text)
+    text = text[:_MAX_TEXT_LENGTH].rstrip(".") or "is not accepted"
+    return text if text[0].islower() else f"is not accepted: {text}"
+
+
+def _closest(details: ErrorDetails, value: Any) -> str:
+    expected = details.get("ctx", {}).get("expected")
+    if not isinstance(value, str) or not isinstance(expected, str):
+        return ""
+    return suggestion(value, re.findall(r"'([^']*)'", expected))
+
+
+def _accepted(model: type[BaseModel], keys: Keys) -> str:
+    """Return `; accepted: ...` with the close match, for an unknown key."""
+    owner = _model_at(model, keys[:-1])
+    if owner is None:
+        return "."
+    word = str(keys[-1])
+    names = [name for name in _field_names(owner) if not name.startswith("$")]
+    known = f"; accepted: {', '.join(sorted(names))}." if names else "; there are no keys to set."
+    hint = suggestion(word, names)
+    for path in _paths_to(word, owner):
+        hint = f" Did you mean `{key_path((*keys[:-1], *path))}`?"
+    return known + hint
+
+
+def _paths_to(word: str, owner: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Yield the places one level further down where a key of that name is accepted."""
+    for name, field in owner.model_fields.items():
+        inner = _as_model(field.annotation)
+        if inner is not None and word in _field_names(inner):
+            yield name, word
+
+
+def _field_names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_at(model: type[BaseModel], keys: Keys) -> type[BaseModel] | None:
+    """Return the model that the object at `keys` is checked against, or None if its keys are free."""
+    current: Any = model
+    for key in keys:
+        owner = _as_model(current)
+        if owner is not None:
+            fields = dict(zip(_field_names(owner), owner.model_fields.values(), strict=True))
+            current = fields[str(key)].annotation if str(key) in fields else None
+        else:
+            arguments = get_args(current)
+            current = arguments[-1] if arguments else None
+    return _as_model(current)
+
+
+def _as_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a type such as `Model`, `Model | None` or `Annotated[Model, ...]` holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) is Annotated:
+        return _as_model(get_args(annotation)[0])
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    is_optional = len(members) == 1 and len(get_args(annotation)) > 1
+    return _as_model(members[0]) if is_optional else None

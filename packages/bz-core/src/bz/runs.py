@@ -1,0 +1,259 @@
+"""The folder of one run, `runs/<name>`, and the record in it, `run.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from bz.config.redaction import redact
+from bz.config.wording import display_path, quote
+from bz.config.writing import write_atomically
+from bz.errors import ConfigError, suggestion
+
+RECORD_NAME = "run.json"
+LOG_NAME = "bz.log"
+UNREADABLE = "unreadable"
+_NAME_FORM = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # taken on Windows
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder that one run writes into; made by `create`, so no two runs share one."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, root: Path, name: str | None = None) -> RunFolder:
+        """Make the folder `name` under `root`, or one named by date and time.
+
+        Raises:
+            ConfigError: The name is not accepted or taken, or the folder cannot be made.
+        """
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            return cls(_make_named(root, name) if name is not None else _make_dated(root))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            fault = f"{display_path(root)}: the folder of the run cannot be made: {reason}."
+            raise ConfigError(fault, path=root) from error
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.name
+
+    @property
+    def record_path(self) -> Path:
+        """Where `run.json` is."""
+        return self.path / RECORD_NAME
+
+    @property
+    def log_path(self) -> Path:
+        """Where the log of the run goes."""
+        return self.path / LOG_NAME
+
+    def start(self, *, script: Path, settings: Mapping[str, Any], seed: int | None, plugins: Mapping[str, str]) -> None:
+        """Write the record of a run that begins now.
+
+        Args:
+            script: The `train.py` of the run.
+            settings: What `Config.record()` returns.
+            seed: The seed that is used, also where the settings have none.
+            plugins: Version of each plugin that runs, by name.
+        """
+        self.write(
+            {
+                "name": self.name,
+                "status": "running",
+                "created_at": _now(),
+                "script": script.absolute(),
+                "settings": settings,
+                "seed": seed,
+                "versions": _versions() | {"plugins": dict(plugins)},
+            }
+        )
+
+    def finish(self, status: str, **results: Any) -> None:
+        """Add how the run ended.
+
+        Args:
+            status: `completed`, `stopped`, `interrupted` or `failed`.
+            results: `seconds`, `epochs` (done), `training_loss`, `validation_loss`, `training_metrics`,
+                `validation_metrics` and `reason`, as far as they are known.
+        """
+        self.update(status=status, finished_at=_now(), **results)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Replace `run.json`, durably and at once; NaN and infinity become null, secrets in the settings stars.
+
+        Raises:
+            OSError: It was not written; the record before is still there.
+        """
+        settings = redact(record.get("settings", {}), keep_references=True)
+        plain = _plain({**record, "settings": settings})
+        write_atomically(self.record_path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def update(self, **values: Any) -> None:
+        """Change some values of `run.json` and keep the others."""
+        self.write(read_record(self.path) | values)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What is known of a run.
+
+    Attributes:
+        name: Name of the folder.
+        path: The folder.
+        status: `running`, `completed`, `stopped`, `interrupted` or `failed`; `unreadable` without a good `run.json`.
+        created_at: When it began, or None when that is not known.
+        record: All of `run.json`; empty when it cannot be read.
+    """
+
+    name: str
+    path: Path
+    status: str
+    created_at: datetime | None
+    record: Mapping[str, Any]
+
+
+def list_runs(root: Path) -> list[RunRecord]:
+    """Return the runs under `root`, oldest first; a folder without a good `run.json` is there as `unreadable`."""
+    try:
+        folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"{display_path(root)}: cannot be read: {reason}.", path=root) from error
+    return sorted((_read(path) for path in folders), key=_age)
+
+
+def read_run(root: Path, name: str) -> RunRecord:
+    """Return one run.
+
+    Raises:
+        ConfigError: There is no such run under `root`.
+    """
+    check_name(name)
+    if (root / name).is_dir():
+        return _read(root / name)
+    names = [run.name for run in list_runs(root)]
+    known = f"the latest: {', '.join(names[-3:])}" if names else "there are no runs yet"
+    hint = suggestion(name, names)
+    raise ConfigError(f"There is no run {quote(name)} in {display_path(root)}; {known}.{hint}", path=root)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is no plain folder name on every system.
+
+    Raises:
+        ConfigError: It is not 1 to 100 letters, digits, dots, dashes and underscores.
+    """
+    if _NAME_FORM.fullmatch(name) is None:
+        accepted = "accepted are up to 100 letters (a to z), digits, '.', '_' and '-', beginning with a letter or digit"
+        raise ConfigError(f"`--name`: {quote(name)} is no name for a run; {accepted}.", option="--name")
+    if _DEVICE_NAMES.fullmatch(name):
+        raise ConfigError(f"`--name`: {quote(name)} is the name of a device on Windows; take another.", option="--name")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the content of `run.json`, or an empty dict if it is missing or damaged."""
+    try:
+        record = json.loads((folder / RECORD_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _read(folder: Path) -> RunRecord:
+    record = read_record(folder)
+    status = record.get("status")
+    return RunRecord(
+        name=folder.name,
+        path=folder,
+        status=status if isinstance(status, str) else UNREADABLE,
+        created_at=_time(record.get("created_at")),
+        record=record,
+    )
+
+
+def _age(run: RunRecord) -> tuple[datetime, str]:
+    """Sort by time; a run that does not say when it began goes first."""
+    return run.created_at or datetime.min.replace(tzinfo=UTC), run.name
+
+
+def _make_named(root: Path, name: str) -> Path:
+    check_name(name)
+    folder = root / name
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        fault = (
+            f"`--name`: {display_path(folder)} exists already, and a run never overwrites another; take another name."
+        )
+        raise ConfigError(fault, path=folder, option="--name") from None
+    return folder
+
+
+def _make_dated(root: Path) -> Path:
+    """Make the first of `2026-11-23_07-15-42`, `2026-11-23_07-15-42-2`, ... that is not there yet."""
+    stem = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+    for number in count(1):
+        folder = root / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("count() ends")
+
+
+def _versions() -> dict[str, Any]:
+    """Return the versions of what a result depends on, without importing any of it."""
+    return {"bz": _version("bz-core"), "python": platform.python_version(), "torch": _version("torch")}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(value)).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(item) for item in value]
+        case datetime():
+            return value.isoformat(timespec="seconds")
+        case _:
+            return str(value)
