@@ -91,8 +91,9 @@ def wheels(session: nox.Session) -> None:
 
 
 def run(session: nox.Session, program: str, *arguments: str) -> None:
-    """Run a program of the shared environment."""
-    session.run(str(SCRIPTS / program), *arguments, external=True)
+    """Run a program of the shared environment, as if the environment were activated."""
+    path = os.pathsep.join([str(SCRIPTS), os.environ["PATH"]])
+    session.run(str(SCRIPTS / program), *arguments, env={"PATH": path, "VIRTUAL_ENV": str(ENVIRONMENT)}, external=True)
 
 
 def with_extras(package: Path) -> str:
