@@ -187,11 +187,14 @@ class ConsoleOutPlugin(Plugin):
         self._pace.spend(started, perf_counter())
 
     def _read_metrics(self, context: TrainingContext) -> dict[str, float]:
-        """Return the metrics so far, computed anew only as often as they are cheap."""
+        """Return the metrics so far, computed anew only as often as they are cheap; none while they fail."""
         started = perf_counter()
         if self._show_metrics and started >= self._metrics_pace.due:
             is_training = self._loop.phase == "training"
-            self._metrics = context.training_metrics if is_training else context.validation_metrics
+            try:
+                self._metrics = context.training_metrics if is_training else context.validation_metrics
+            except Exception:  # noqa: BLE001 - a metric of the user's may need more batches than there are yet
+                self._metrics = {}
             self._metrics_pace.spend(started, perf_counter())
         return self._metrics
 
