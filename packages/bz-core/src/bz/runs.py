@@ -39,6 +39,8 @@ class RunFolder:
         Raises:
             ConfigError: The name is not accepted or taken, or the folder cannot be made.
         """
+        if name is not None:
+            check_name(name)
         try:
             root.mkdir(parents=True, exist_ok=True)
             return cls(_make_named(root, name) if name is not None else _make_dated(root))
@@ -146,9 +148,10 @@ def read_run(root: Path, name: str) -> RunRecord:
         ConfigError: There is no such run under `root`.
     """
     check_name(name)
-    if (root / name).is_dir():
-        return _read(root / name)
-    names = [run.name for run in list_runs(root)]
+    runs = {run.name: run for run in list_runs(root)}
+    if name in runs:
+        return runs[name]
+    names = list(runs)
     known = f"the latest: {', '.join(names[-3:])}" if names else "there are no runs yet"
     hint = suggestion(name, names)
     raise ConfigError(f"There is no run {quote(name)} in {display_path(root)}; {known}.{hint}", path=root)
@@ -161,8 +164,11 @@ def check_name(name: str) -> None:
         ConfigError: It is not 1 to 100 letters, digits, dots, dashes and underscores.
     """
     if _NAME_FORM.fullmatch(name) is None:
-        accepted = "accepted are up to 100 letters (a to z), digits, '.', '_' and '-', beginning with a letter or digit"
-        raise ConfigError(f"`--name`: {quote(name)} is no name for a run; {accepted}.", option="--name")
+        raise ConfigError(
+            f"`--name`: {quote(name)} is no name for a run; accepted are up to 100 letters (a to z), digits, '.', '_' "
+            "and '-', beginning with a letter or digit and not ending in '.'.",
+            option="--name",
+        )
     if _DEVICE_NAMES.fullmatch(name):
         raise ConfigError(f"`--name`: {quote(name)} is the name of a device on Windows; take another.", option="--name")
 
@@ -194,7 +200,6 @@ def _age(run: RunRecord) -> tuple[datetime, str]:
 
 
 def _make_named(root: Path, name: str) -> Path:
-    check_name(name)
     folder = root / name
     try:
         folder.mkdir()

@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import inspect
 import re
+import stat
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,10 +108,15 @@ def _is_users(filename: str, script_path: Path) -> bool:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise ScriptError(f"There is no script {str(path)!r}.{_neighbours(path)}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ScriptError(f"The script {str(path)!r} cannot be read: {reason}.") from error
+    if stat.S_ISDIR(mode):
         raise ScriptError(f"{path} is a folder; give the script in it, such as {path / 'train.py'}.")
-    if not path.exists():
-        raise ScriptError(f"There is no script {str(path)!r}.{_neighbours(path)}")
     if path.suffix != ".py":
         raise ScriptError(f"{path} is no Python script; its name must end in .py.")
 

@@ -62,8 +62,11 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 
 def _existing(path: Path, option: str) -> Path:
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:
+        raise ConfigError(f"`{option}`: {quote(str(path))}: {error.strerror}.", path=path, option=option) from error
     neighbours = [file.name for file in path.parent.glob("*") if file.suffix in {".json", ".toml"}]
     hint = suggestion(path.name, neighbours)
     raise ConfigError(f"`{option}`: there is no file {quote(str(path))}.{hint}", path=path, option=option)

@@ -9,18 +9,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from bz.config.redaction import redact
 
-_DEVICE_FORM = r"^[a-z][a-z0-9_]*(:[0-9]{1,4})?$"
+_DEVICE_FORM = r"[a-z][a-z0-9_]*(:[0-9]{1,4})?"
 _MAX_COUNT = 1_000_000_000
 _MAX_SEED = 2**63 - 1
 
 
 def _check_device(device: str) -> str:
-    if re.fullmatch(_DEVICE_FORM.strip("^$"), device) is None:
+    if re.fullmatch(_DEVICE_FORM, device) is None:
         raise ValueError('must be "auto" or a device such as "cpu", "cuda", "cuda:1" or "mps"')
     return device
 
 
-Device = Annotated[str, AfterValidator(_check_device), WithJsonSchema({"type": "string", "pattern": _DEVICE_FORM})]
+Device = Annotated[
+    str, AfterValidator(_check_device), WithJsonSchema({"type": "string", "pattern": f"^{_DEVICE_FORM}$"})
+]
 
 
 class _Settings(BaseModel):
@@ -73,7 +75,7 @@ class Config(_Settings):
     """Where an editor finds the description of this file; `bz config schema` writes it."""
 
     training: TrainingSettings = TrainingSettings()
-    """How the training runs."""
+    """Epochs, device, precision, seed and checkpoints."""
 
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     """What the script builds the model, the data and the optimizer from; any names."""
