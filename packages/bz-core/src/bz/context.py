@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import torch
 
     from bz.spec import Scheduler, TrainingSpec
@@ -125,6 +126,7 @@ class Progress:
     error: BaseException | None = None
     stop: StopRequest | None = None
     checkpoint_path: Path | None = None
+    checkpoint_requests: list[CheckpointRequest] = field(default_factory=list)
     resumed_from: Path | None = None
 
 
@@ -181,7 +183,6 @@ class TrainingContext:
         self._collect_state = collect_state
         self._collect_usage = collect_usage
         self._started = time.perf_counter()
-        self._checkpoint_requests: list[CheckpointRequest] = []
 
     @property
     def model(self) -> torch.nn.Module:
@@ -384,12 +385,7 @@ class TrainingContext:
         Raises:
             ValueError: If the path leaves the run folder.
         """
-        self._checkpoint_requests.append(CheckpointRequest(self.output_path(path), dict(extra or {})))
-
-    def take_checkpoint_requests(self) -> list[CheckpointRequest]:
-        """Return the requests made since the last call; for the trainer."""
-        requests, self._checkpoint_requests = self._checkpoint_requests, []
-        return requests
+        self._progress.checkpoint_requests.append(CheckpointRequest(self.output_path(path), dict(extra or {})))
 
     def output_path(self, path: str | Path) -> Path:
         """Return where a plugin writes `path`: under the run folder, else under the working directory.

@@ -84,7 +84,7 @@ class GuardedHook:
                     implementation.function(context)
                 except KeyboardInterrupt:
                     raise
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - a plugin never harms a run
                     guard.report_failure(self.name, implementation, error, context)
                 else:
                     implementation.failures_in_a_row = 0
@@ -196,6 +196,6 @@ def describe(error: BaseException) -> str:
     """Return type and message of an exception in one line."""
     try:
         text = " ".join(str(error).split())
-    except Exception:
+    except Exception:  # noqa: BLE001 - an exception of a plugin may not even print
         text = "(no message)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -79,7 +79,7 @@ def _from_signature(target: Callable[..., object]) -> type[BaseModel]:
     constructor = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]  # only looked at
     try:
         hints = typing.get_type_hints(constructor)
-    except Exception:
+    except Exception:  # noqa: BLE001 - annotations are the author's code; without them any value is accepted
         hints = {}
     fields: dict[str, Any] = {}
     is_open = False

@@ -25,22 +25,21 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise _no_such_device(name, available) from error
-    if device.type != "cpu" and str(device) not in available and device.type not in available:
-        raise _no_such_device(name, available)
-    if device.index is not None and str(device) not in available:
+    if str(device) not in available:
         raise _no_such_device(name, available)
     return device
 
 
 def _available_devices(accelerator: torch.device | None) -> list[str]:
     if accelerator is None:
-        return ["cpu"]
+        return ["cpu", "cpu:0"]
     numbered = [f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count())]
-    return ["cpu", accelerator.type, *numbered]
+    return ["cpu", "cpu:0", accelerator.type, *numbered]
 
 
 def _no_such_device(name: str, available: list[str]) -> ConfigError:
-    message = f"`training.device` is {name!r}, which is not there; available: auto, {', '.join(available)}."
+    listed = ", ".join(device for device in ("auto", *available) if device != "cpu:0")
+    message = f"`training.device` is {name!r}, which is not there; available: {listed}."
     return ConfigError(message, option="training.device")
 
 

@@ -76,7 +76,7 @@ class NumpyRandomState:
     def write(self, state: Any) -> None:
         """Put back what `read` returned."""
         if not self._pieces:
-            self._public.set_state(pickle.loads(state))
+            self._public.set_state(pickle.loads(state))  # noqa: S301 - our own bytes, from a moment ago
             return
         for (address, size), content in zip(self._pieces, state, strict=True):
             ctypes.memmove(address, content, size)
@@ -88,7 +88,7 @@ def _numpy_pieces(generator: Any, kind: Callable[[int], Any]) -> list[tuple[int,
     offset = _gaussian_offset(kind)
     if state["bit_generator"] != "MT19937" or offset is None:
         return []
-    words = generator._bit_generator.ctypes.state_address
+    words = generator._bit_generator.ctypes.state_address  # noqa: SLF001 - has no public name
     expected = state["state"]["key"].tobytes() + struct.pack("=i", state["state"]["pos"])
     if ctypes.string_at(words, _STATE_BYTES) != expected:
         return []

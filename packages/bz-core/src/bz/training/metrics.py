@@ -92,8 +92,8 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
 
 
 def _metric_state(metric: object) -> dict[str, Any]:
-    """Return the attributes of a metric that are plain values or tensors, and those of metrics inside it."""
-    attributes = {name: value for name, value in vars(metric).items() if _is_plain(value)}
+    """Return copies of a metric's attributes that are plain values or tensors, and those of metrics inside it."""
+    attributes = {name: copy.deepcopy(value) for name, value in vars(metric).items() if _is_plain(value)}
     modules = getattr(metric, "_modules", None) or {}
     return {"attributes": attributes, "modules": {name: _metric_state(module) for name, module in modules.items()}}
 

@@ -28,7 +28,7 @@ def seed_everything(seed: int) -> None:
     if importlib.util.find_spec("numpy") is not None:
         import numpy as np
 
-        np.random.seed(seed % 2**SEED_BITS)
+        np.random.seed(seed % 2**SEED_BITS)  # noqa: NPY002 - the state that libraries and users share
 
 
 def random_state() -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _numpy_state() -> dict[str, Any]:
     """Return NumPy's global state without NumPy's types, which `weights_only` does not read."""
     import numpy as np
 
-    name, key, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    name, key, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - the shared state
     return {
         "name": str(name),
         "key": [int(word) for word in key],
@@ -80,7 +80,7 @@ def _restore_numpy_state(state: dict[str, Any]) -> None:
     import numpy as np
 
     key = np.asarray(state["key"], dtype=np.uint32)
-    np.random.set_state((state["name"], key, state["position"], state["has_gauss"], state["gauss"]))
+    np.random.set_state((state["name"], key, state["position"], state["has_gauss"], state["gauss"]))  # noqa: NPY002
 
 
 def _accelerator_module() -> Any | None:

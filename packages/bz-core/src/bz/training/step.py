@@ -23,7 +23,7 @@ def default_step(context: TrainingContext, batch: Any) -> StepResult:
     Raises:
         TrainingError: If the batch is neither, or nothing computes a loss.
     """
-    if isinstance(batch, tuple | list) and len(batch) == 2:
+    if isinstance(batch, tuple | list) and len(batch) == 2:  # noqa: PLR2004 - a pair
         inputs, targets = batch
         outputs = context.model(inputs)
         if context.loss_fn is None:
@@ -84,7 +84,7 @@ def _first_result(steps: Sequence[StepFunction]) -> StepFunction:
             result = one(context, batch)
             if result is not None:
                 return result
-        return None  # the default step always returns something
+        raise AssertionError("the default step always returns something")
 
     return step
 
@@ -95,14 +95,13 @@ def _checked(result: Any) -> StepResult:
     Raises:
         TrainingError: If the loss is no scalar tensor.
     """
-    if not isinstance(result, StepResult):
-        result = StepResult(result)
-    loss = result.loss
+    checked = result if isinstance(result, StepResult) else StepResult(result)
+    loss = checked.loss
     if not isinstance(loss, torch.Tensor):
         raise TrainingError(f"The loss is a {type(loss).__name__}; it must be a scalar tensor.")
     if loss.dim():
         if loss.numel() != 1:
             message = f"The loss has shape {tuple(loss.shape)}; it must be a scalar, for example the mean: loss.mean()."
             raise TrainingError(message)
-        return result._replace(loss=loss.reshape(()))
-    return result
+        return checked._replace(loss=loss.reshape(()))
+    return checked

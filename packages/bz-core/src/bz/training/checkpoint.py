@@ -1,0 +1,175 @@
+"""Checkpoint files: written so that they survive a crash, verified before they are trusted.
+
+A checkpoint is what `torch.save` writes, with the SHA-256 of those bytes as the comment of the zip
+archive. `torch.load(path, weights_only=True)` reads it without bz.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import re
+import struct
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+
+from bz.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+_MARK: Final = b"bz-sha256:"
+_COMMENT_SIZE: Final = len(_MARK) + hashlib.sha256().digest_size * 2
+_NO_COMMENT: Final = b"\0\0"
+"""Length of the archive's comment, the last two bytes of a file that has none."""
+
+
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write `state` so that `path` is at every moment whole: the old file or the new one.
+
+    Temporary file in the same folder, flush, fsync, rename, fsync of the folder.
+
+    Raises:
+        CheckpointError: If the disk refuses, with the OSError and its errno as the cause; nothing
+            is left behind and a file that was at `path` is still there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_durably(state, path)
+    except OSError as error:
+        raise CheckpointError(f"Cannot write the checkpoint {path}: {error.strerror or error}.", path=path) from error
+
+
+def _write_durably(state: dict[str, Any], path: Path) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            torch.save(state, file)
+            _append_digest(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _append_digest(file: Any) -> None:
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest().encode()
+    file.seek(-len(_NO_COMMENT), os.SEEK_END)
+    file.write(struct.pack("<H", _COMMENT_SIZE) + _MARK + digest)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the state in `path`, tensors on the CPU, after its digest was verified.
+
+    Raises:
+        CheckpointError: If the file cannot be read, is damaged, or is no checkpoint of bz.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"Cannot read the checkpoint {path}: {error.strerror or error}.", path=path) from error
+    if not _is_whole(content):
+        raise CheckpointError(f"The checkpoint {path} is damaged, or was not written by bz.", path=path)
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
+
+
+def _is_whole(content: bytes) -> bool:
+    archive, comment = content[: -_COMMENT_SIZE - 2], content[-_COMMENT_SIZE:]
+    length = content[-_COMMENT_SIZE - 2 : -_COMMENT_SIZE]
+    if not comment.startswith(_MARK) or length != struct.pack("<H", _COMMENT_SIZE):
+        return False
+    digest = hashlib.sha256(archive)
+    digest.update(_NO_COMMENT)
+    return comment == _MARK + digest.hexdigest().encode()
+
+
+class FoundCheckpoint(NamedTuple):
+    """A verified checkpoint, and those that were passed over because they are damaged."""
+
+    path: Path
+    state: dict[str, Any]
+    skipped: tuple[CheckpointError, ...]
+
+
+class RollingCheckpoints:
+    """The core's own checkpoints of one run: the newest few, which a resume goes on from.
+
+    Args:
+        folder: Where they are; made with the first one.
+        keep: How many are kept.
+    """
+
+    _NAME: Final = re.compile(r"epoch_(\d+)_step_(\d+)\.pth")
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        self.folder = folder
+        self._keep = keep
+
+    def path_for(self, epoch: int, global_step: int) -> Path:
+        """Return the file for a position in the run."""
+        return self.folder / f"epoch_{epoch}_step_{global_step}.pth"
+
+    def prune(self) -> None:
+        """Delete all but the newest; called when the newest is durable."""
+        for path in self._newest_first()[self._keep :]:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("cannot delete the old checkpoint %s: %s", path, error.strerror or error)
+
+    def newest(self) -> FoundCheckpoint:
+        """Return the newest checkpoint that is whole; damaged ones are set aside under another name.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
+        skipped: list[CheckpointError] = []
+        for path in self._newest_first():
+            try:
+                state = read_checkpoint(path)
+            except CheckpointError as error:
+                skipped.append(error)
+                logger.warning("%s Going back to the one before.", error)
+                path.rename(path.with_suffix(".damaged"))
+            else:
+                return FoundCheckpoint(path, state, tuple(skipped))
+        what = "All checkpoints are damaged" if skipped else "There is no checkpoint"
+        raise CheckpointError(f"{what} in {self.folder}; start afresh without resuming.", path=self.folder)
+
+    def _newest_first(self) -> list[Path]:
+        matches = ((self._NAME.fullmatch(path.name), path) for path in self.folder.glob("epoch_*.pth"))
+        numbered = [((int(match[1]), int(match[2])), path) for match, path in matches if match]
+        return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def find_checkpoint(where: Path) -> FoundCheckpoint:
+    """Return the checkpoint that `where` means: a file, or the newest of a run folder.
+
+    Raises:
+        CheckpointError: If there is none that can be trusted.
+    """
+    if where.is_dir():
+        return RollingCheckpoints(where / STATE_FOLDER if (where / STATE_FOLDER).is_dir() else where).newest()
+    return FoundCheckpoint(where, read_checkpoint(where), ())
+
+
+STATE_FOLDER: Final = "state"

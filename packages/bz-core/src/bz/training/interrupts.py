@@ -1,0 +1,58 @@
+"""Turns the first SIGINT or SIGTERM into a wish to stop; the second one acts as if bz were not there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Holds the signal handlers while a session runs; puts the former ones back afterwards.
+
+    Signals can only be handled in the main thread: elsewhere this does nothing.
+
+    Args:
+        on_signal: Called with the first signal, in the main thread, between two bytecodes.
+
+    Attributes:
+        received: The first signal, or None.
+    """
+
+    def __init__(self, on_signal: Callable[[signal.Signals], None]) -> None:
+        self.received: signal.Signals | None = None
+        self._on_signal = on_signal
+        self._former: dict[signal.Signals, Any] = {}
+        self._process = os.getpid()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._former = {}
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a forked loader worker: the main process ends it
+        if self.received is not None:
+            self._put_back()
+            signal.raise_signal(number)
+            return
+        self.received = signal.Signals(number)
+        self._on_signal(self.received)

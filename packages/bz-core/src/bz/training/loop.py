@@ -1,0 +1,132 @@
+"""One pass over a loader: the innermost part of a run, where every microsecond counts.
+
+A batch of training, with every hook named:
+
+    start_training_batch
+    step          -> loss, outputs, targets
+    zero_grad, backward, optimizer step
+    loss and metrics are added up on the device
+    end_training_batch
+    checkpoints that were asked for are written; a stop "after the batch" leaves the loop
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bz.training.device import move_to_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from bz.context import Progress, TrainingContext
+    from bz.plugins.guard import GuardedHook
+    from bz.spec import StepResult
+    from bz.training.metrics import MetricSet
+    from bz.training.precision import Precision
+
+Step = Callable[["TrainingContext", Any], "StepResult"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loop:
+    """What both loops work with.
+
+    Attributes:
+        context: What hooks and steps are given.
+        progress: Where the run is.
+        hooks: Lifecycle hooks by name.
+        step: Turns a batch into loss, outputs and targets.
+        metrics: Updated with each batch.
+    """
+
+    context: TrainingContext
+    progress: Progress
+    hooks: Mapping[str, GuardedHook]
+    step: Step
+    metrics: MetricSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingLoop(_Loop):
+    """Trains on the batches of one epoch.
+
+    Attributes:
+        precision: Makes the backward pass and the optimizer step.
+        write_checkpoints: Called when a plugin asked for one.
+    """
+
+    precision: Precision
+    write_checkpoints: Callable[[], None]
+
+    def run(self, batches: Iterable[Any], first_index: int = 0) -> bool:
+        """Train on each batch.
+
+        Args:
+            batches: What is left of the epoch.
+            first_index: Index of the first of them within the epoch.
+
+        Returns:
+            Whether the loop was walked to its end; False when a stop took effect after a batch.
+        """
+        context, progress, step, metrics = self.context, self.progress, self.step, self.metrics
+        optimizer, backward_and_step = context.optimizer, self.precision.backward_and_step
+        device = _target_device(context)
+        on_start, on_end = self.hooks["start_training_batch"] or None, self.hooks["end_training_batch"] or None
+        add_loss = progress.training_loss.add
+        for index, batch in enumerate(batches, first_index):
+            progress.batch_index = index
+            progress.batch = batch if device is None else move_to_device(batch, device)
+            if on_start is not None:
+                on_start(context)
+            loss, outputs, targets = step(context, progress.batch)
+            optimizer.zero_grad()
+            backward_and_step(loss, optimizer)
+            progress.global_step += 1
+            progress.loss = loss = loss.detach()
+            progress.outputs = outputs
+            add_loss(loss)
+            if metrics:
+                metrics.update(outputs, targets)
+            if on_end is not None:
+                on_end(context)
+            progress.batch = progress.outputs = None
+            if progress.checkpoint_requests:
+                self.write_checkpoints()
+            if progress.stop is not None and progress.stop.when == "batch":
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationLoop(_Loop):
+    """Measures the model on the validation batches; it must be in eval mode, with gradients off."""
+
+    def run(self, batches: Iterable[Any]) -> bool:
+        """Measure each batch; return False when a stop took effect after a batch."""
+        context, progress, metrics = self.context, self.progress, self.metrics
+        device = _target_device(context)
+        on_start, on_end = self.hooks["start_validation_batch"] or None, self.hooks["end_validation_batch"] or None
+        for index, batch in enumerate(batches):
+            progress.batch_index = index
+            progress.batch = batch if device is None else move_to_device(batch, device)
+            if on_start is not None:
+                on_start(context)
+            loss, progress.outputs, targets = self.step(context, progress.batch)
+            progress.loss = loss.detach()
+            progress.validation_loss.add(progress.loss)
+            if metrics:
+                metrics.update(progress.outputs, targets)
+            if on_end is not None:
+                on_end(context)
+            progress.batch = progress.outputs = None
+            if progress.stop is not None and progress.stop.when == "batch":
+                return False
+        return True
+
+
+def _target_device(context: TrainingContext) -> torch.device | None:
+    """Return where batches have to go, or None on the CPU, where loaders already put them."""
+    return None if context.device.type == "cpu" else context.device

@@ -1,0 +1,269 @@
+"""What makes a run exact: everything that the next step depends on, collected and put back.
+
+The keys at the top of a state are those of the guide; what else a resume needs is under `bz`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from bz.errors import CheckpointError
+from bz.training.seeding import random_state, restore_random_state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bz.context import Progress, RunFacts
+    from bz.plugins.manager import PluginManager
+    from bz.spec import TrainingSpec
+    from bz.training.metrics import MetricSet
+    from bz.training.precision import Precision
+
+logger = logging.getLogger(__name__)
+
+FORMAT: Final = 1
+DIFFERENCES_SHOWN: Final = 5
+
+
+class EpochData:
+    """The batches of one training epoch, from the beginning or from a saved position.
+
+    A loader with `state_dict` is asked for its position. Any other is replayed from the random
+    state of the epoch's beginning, and then given the random state of the position: how lazily a
+    loader draws its order makes no difference that way.
+    """
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader: Any = loader
+        self._generators = list(_generators(loader))
+        self._start: dict[str, Any] = {}
+
+    def begin(self) -> Iterator[Any]:
+        """Return the batches of a new epoch."""
+        self._start = {"random": random_state(), "generators": self._generator_states()}
+        return self._fresh_batches()
+
+    def _fresh_batches(self) -> Iterator[Any]:
+        batches: Iterator[Any] = iter(self._loader)
+        return batches
+
+    def go_on(self, state: Mapping[str, Any], batches_done: int) -> Iterator[Any]:
+        """Return the batches that are left after a saved position; the order is as it would have been."""
+        position = random_state()
+        self._start = dict(state["start"])
+        if state["loader"] is not None:
+            self._loader.load_state_dict(state["loader"])
+            return self._fresh_batches()
+        restore_random_state(self._start["random"])
+        self._restore_generators(self._start["generators"])
+        batches = iter(self._loader)
+        for _ in range(batches_done):
+            next(batches)
+        restore_random_state(position)
+        return batches
+
+    def state_dict(self, *, is_inside_epoch: bool) -> dict[str, Any]:
+        """Return what `go_on` and `load_generators` need."""
+        has_position = is_inside_epoch and hasattr(self._loader, "state_dict")
+        return {
+            "start": self._start if is_inside_epoch else {},
+            "loader": self._loader.state_dict() if has_position else None,
+            "generators": self._generator_states(),
+        }
+
+    def load_generators(self, state: Mapping[str, Any]) -> None:
+        """Put the loader's own generators back to where they were between two epochs."""
+        self._restore_generators(state["generators"])
+
+    def _generator_states(self) -> list[torch.Tensor]:
+        return [generator.get_state() for generator in self._generators]
+
+    def _restore_generators(self, states: Iterable[torch.Tensor]) -> None:
+        for generator, state in zip(self._generators, states, strict=False):
+            generator.set_state(state)
+
+
+def _generators(loader: object) -> Iterator[torch.Generator]:
+    """Yield the generators of a loader and of its samplers, each once."""
+    sampler, batch_sampler = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
+    owners = (loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = {id(generator): generator for owner in owners if (generator := getattr(owner, "generator", None))}
+    yield from (generator for generator in found.values() if isinstance(generator, torch.Generator))
+
+
+@dataclass
+class RunState:
+    """Collects and restores the state of a session.
+
+    Attributes:
+        spec: The live objects; `collect` returns a state that shares their tensors.
+        facts: Settled facts about the run.
+        progress: Where the run is.
+        plugins: Whose states are kept.
+        precision: Whose gradient scaler is kept.
+        metrics: The metric sets by phase, `training` and `validation`.
+        history: One row for each epoch done.
+        data: Position in the training data.
+    """
+
+    spec: TrainingSpec
+    facts: RunFacts
+    progress: Progress
+    plugins: PluginManager
+    precision: Precision
+    metrics: Mapping[str, MetricSet]
+    history: list[dict[str, float]] = field(default_factory=list)
+    data: EpochData = field(init=False)
+    _validation_data: EpochData = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.data = EpochData(self.spec.training_loader)
+        self._validation_data = EpochData(self.spec.validation_loader or ())
+
+    def collect(
+        self, moment: Mapping[str, Any] | None = None, extra: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the whole state.
+
+        Args:
+            moment: What `moment` returned earlier, when the run has to go on from there; else now.
+            extra: What a plugin wants to find in the file.
+        """
+        moment = dict(moment or self.moment(batches_done=None))
+        values = moment.pop("values")
+        return {
+            **values,
+            "model_state_dict": self.spec.model.state_dict(),
+            "optimizer_state_dict": self.spec.optimizer.state_dict(),
+            "hyperparameters": to_plain(self.spec.hyperparameters),
+            "bz": {
+                "format": FORMAT,
+                "lr_scheduler": _state_of(self.spec.lr_scheduler),
+                "grad_scaler": _state_of(self.precision.scaler),
+                "settings": to_plain(self.facts.settings),
+                "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+                "extra": to_plain(extra or {}),
+                **moment,
+            },
+        }
+
+    def moment(self, *, batches_done: int | None, is_training_done: bool = False) -> dict[str, Any]:
+        """Return all of the state that can change without an optimizer step.
+
+        Args:
+            batches_done: Position inside the epoch, or None between two epochs.
+            is_training_done: Whether only the validation of the epoch is left.
+        """
+        progress = self.progress
+        is_inside = batches_done is not None
+        return {
+            "values": {
+                "epoch": progress.epoch,
+                "validation_loss": progress.validation_loss.mean,
+                "training_metrics": progress.training_metrics.values(),
+                "validation_metrics": progress.validation_metrics.values(),
+            },
+            "global_step": progress.global_step,
+            "batches_done": batches_done,
+            "is_training_done": is_training_done,
+            "random": random_state(),
+            "data": self.data.state_dict(is_inside_epoch=is_inside),
+            "validation_data": self._validation_data.state_dict(is_inside_epoch=False),
+            "losses": {
+                "training": [progress.training_loss.total, progress.training_loss.batch_count],
+                "validation": [progress.validation_loss.total, progress.validation_loss.batch_count],
+            },
+            "metrics": {phase: metrics.state_dict() for phase, metrics in self.metrics.items()},
+            "history": copy.deepcopy(self.history),
+            "plugins": self._plugin_states(),
+        }
+
+    def _plugin_states(self) -> dict[str, Any]:
+        states: dict[str, Any] = {}
+        for name, state in self.plugins.state_dict().items():
+            try:
+                states[name] = to_plain(state)
+            except TypeError as error:
+                logger.warning("the state of plugin %r holds %s; the checkpoint is written without it", name, error)
+        return states
+
+    def check(self, state: Mapping[str, Any], path: Path) -> None:
+        """Refuse a checkpoint that does not belong to this model.
+
+        Raises:
+            CheckpointError: With the names and shapes that differ.
+        """
+        if state.get("bz", {}).get("format") != FORMAT:
+            raise CheckpointError(f"The checkpoint {path} is of another version of bz.", path=path)
+        differences = list(_differences(self.spec.model.state_dict(), state["model_state_dict"]))
+        if differences:
+            more = len(differences) - DIFFERENCES_SHOWN
+            listed = "; ".join(differences[:DIFFERENCES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+            raise CheckpointError(f"The checkpoint {path} is of another model: {listed}.", path=path)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put everything back; the random states last, so that nothing in between draws from them."""
+        own = state["bz"]
+        self.spec.model.load_state_dict(state["model_state_dict"])
+        self.spec.optimizer.load_state_dict(state["optimizer_state_dict"])
+        _load_state(self.spec.lr_scheduler, own["lr_scheduler"])
+        _load_state(self.precision.scaler, own["grad_scaler"])
+        self.progress.epoch = state["epoch"]
+        self.progress.global_step = own["global_step"]
+        self.progress.batch_index = own["batches_done"] or 0
+        self.progress.training_loss.restore(*own["losses"]["training"])
+        self.progress.validation_loss.restore(*own["losses"]["validation"])
+        for phase, metrics in self.metrics.items():
+            metrics.load_state_dict(own["metrics"][phase])
+        self.history[:] = own["history"]
+        self.plugins.load_state_dict(own["plugins"])
+        self.data.load_generators(own["data"])
+        self._validation_data.load_generators(own["validation_data"])
+        restore_random_state(own["random"])
+
+
+def _state_of(part: Any) -> Any:
+    return None if part is None else part.state_dict()
+
+
+def _load_state(part: Any, state: Any) -> None:
+    if part is not None and state is not None:
+        part.load_state_dict(state)
+
+
+def _differences(model: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    for name in sorted(model.keys() | saved.keys()):
+        if name not in saved:
+            yield f"it has no {name}"
+        elif name not in model:
+            yield f"the model has no {name}"
+        elif model[name].shape != saved[name].shape:
+            yield f"{name} is {tuple(saved[name].shape)} there and {tuple(model[name].shape)} here"
+
+
+def to_plain(value: Any) -> Any:
+    """Return a copy of `value` made of what `weights_only` reads: plain Python values and tensors.
+
+    Raises:
+        TypeError: If there is something else in it, with its type.
+    """
+    if value is None or type(value) in {bool, int, float, str, bytes}:
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {to_plain(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(to_plain(item) for item in value)
+    if isinstance(value, list | set | frozenset):
+        return [to_plain(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy number
+        return to_plain(value.item())
+    raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__}")

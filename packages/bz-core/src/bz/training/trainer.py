@@ -1,0 +1,195 @@
+"""The trainer: runs one session from its first hook to its last.
+
+start_training_session
+load_checkpoint                        when resuming
+for each epoch:
+start_epoch
+start_training_loop,   the training loop,   end_training_loop
+start_validation_loop, the validation loop, end_validation_loop      with a validation loader
+end_epoch
+the learning rate scheduler is stepped, checkpoints are written (save_checkpoint)
+end_training_session                   always, exactly once
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from bz.config.faults import describe_faults
+from bz.config.models import TrainingSettings
+from bz.errors import ConfigError
+from bz.plugins.manager import PluginManager
+from bz.spec import Metric, Scheduler, TrainingSpec
+from bz.training.seeding import seed_everything
+from bz.training.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import torch
+
+    from bz.spec import StepFunction
+    from bz.training.result import TrainingResult
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains models, with the plugins that were added to it and no others.
+
+    Args:
+        plugins: The plugins to begin with; none by default.
+        strict_plugins: Whether the first failure of a plugin ends the run.
+
+    Attributes:
+        result: What the last run came to, also when it failed; None before the first.
+    """
+
+    def __init__(self, plugins: PluginManager | None = None, *, strict_plugins: bool = False) -> None:
+        self.plugins = plugins if plugins is not None else PluginManager(strict=strict_plugins)
+        self.result: TrainingResult | None = None
+
+    def add_plugin(self, plugin: object, name: str | None = None) -> None:
+        """Add a plugin; plugins are called in the order in which they were added.
+
+        Args:
+            plugin: A `bz.plugins.Plugin`, a module, or any object with functions marked `hookimpl`.
+            name: Its name in logs and reports, by default its own.
+
+        Raises:
+            PluginError: If it would not do what its author expects, such as a class in place of an instance.
+        """
+        self.plugins.add(plugin, name)
+
+    def train(  # noqa: PLR0913 - each argument is an own choice of the user's
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss_fn: Callable[..., torch.Tensor] | None,
+        training_loader: Iterable[Any],
+        validation_loader: Iterable[Any] | EllipsisType | None = None,
+        *,
+        epochs: int = 1,
+        device: str | torch.device = "auto",
+        metrics: Mapping[str, Metric] | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        lr_scheduler: Scheduler | None = None,
+        training_step: StepFunction | None = None,
+        validation_step: StepFunction | None = None,
+        precision: str = "fp32",
+        compile: bool = False,  # noqa: A002 - torch's own name for it
+        seed: int | None = None,
+        run_dir: str | Path | None = None,
+        checkpoint_interval: int | None = None,
+        resume: str | Path | None = None,
+    ) -> TrainingResult:
+        """Train a model and return what came of it.
+
+        Args:
+            model: Moved to the device and trained in place.
+            optimizer: Built over the parameters of `model`.
+            loss_fn: Called as `loss_fn(outputs, targets)`; None if the model or a step computes the loss.
+            training_loader: Iterable of batches, walked once an epoch.
+            validation_loader: The same for validation; None, or a literal `...`, for no validation.
+            epochs: Passes over the training data.
+            device: `auto` for the accelerator of this machine, else the CPU; or the name of a device.
+            metrics: Name to metric, each updated with `(outputs, targets)` of every batch.
+            hyperparameters: What the run was made with; for plugins and checkpoints.
+            lr_scheduler: Stepped once an epoch, a `ReduceLROnPlateau` with the validation (else training) loss.
+            training_step: Computes the loss of a batch in place of the default step.
+            validation_step: The same for validation.
+            precision: `fp32`, or `bf16` or `fp16` through autocast.
+            compile: Whether to compile the model.
+            seed: Seeds Python, NumPy and torch before the session; None leaves them alone.
+            run_dir: Folder that plugins and checkpoints write to; None for the working directory, without
+                checkpoints.
+            checkpoint_interval: Epochs between the core's own checkpoints, 0 for none; by default 1 with
+                a `run_dir` and 0 without.
+            resume: A checkpoint, or a run folder, to go on from.
+
+        Raises:
+            ConfigError: If an argument is not accepted.
+            CheckpointError: If there is nothing to resume from, or it belongs to another model.
+            KeyboardInterrupt: After the session was ended properly because of SIGINT.
+            SystemExit: The same for SIGTERM, with code 143.
+            Exception: Whatever the model, a loader or a step raised, after the session was ended.
+        """
+        if checkpoint_interval and run_dir is None:
+            raise ConfigError("`checkpoint_interval` needs a `run_dir` to write to.", option="checkpoint_interval")
+        settings = _check_settings(
+            epochs=epochs,
+            device=str(device),
+            precision=precision,
+            compile=compile,
+            seed=seed,
+            checkpoint_interval=int(run_dir is not None) if checkpoint_interval is None else checkpoint_interval,
+        )
+        if seed is not None:
+            seed_everything(seed)
+        spec = TrainingSpec(
+            model=model,
+            optimizer=optimizer,
+            loss_fn=loss_fn,
+            training_loader=training_loader,
+            validation_loader=None if isinstance(validation_loader, EllipsisType) else validation_loader,
+            metrics=metrics,
+            lr_scheduler=lr_scheduler,
+            hyperparameters=hyperparameters or {},
+            training_step=training_step,
+            validation_step=validation_step,
+        )
+        result = self.run(spec, settings, run_dir=run_dir, resume=resume)
+        _pass_signal_on(result)
+        return result
+
+    def run(
+        self,
+        spec: TrainingSpec,
+        settings: TrainingSettings,
+        *,
+        run_dir: str | Path | None = None,
+        resume: str | Path | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> TrainingResult:
+        """Train what `spec` describes; an interrupted run returns too, with `result.signal`.
+
+        Args:
+            spec: The live objects; its plugins are added to those of the trainer.
+            settings: How to train; `seed` is not applied here, since the model exists already.
+            run_dir: As in `train`.
+            resume: As in `train`.
+            record: Resolved settings without secrets, for plugins and checkpoints.
+
+        Raises:
+            ConfigError, CheckpointError, Exception: As in `train`.
+        """
+        for plugin in spec.plugins:
+            self.add_plugin(plugin)
+        folder = Path(run_dir) if run_dir is not None else None
+        session = Session(spec, settings, self.plugins, run_dir=folder, record=record or {})
+        try:
+            return session.run(Path(resume) if resume is not None else None)
+        finally:
+            self.result = session.result
+
+
+def _check_settings(**values: Any) -> TrainingSettings:
+    try:
+        return TrainingSettings.model_validate(values)
+    except ValidationError as error:
+        faults = describe_faults(error, TrainingSettings, values)
+        raise ConfigError.join(ConfigError(f"Trainer.train: {fault.text}") for fault in faults) from error
+
+
+def _pass_signal_on(result: TrainingResult) -> None:
+    """End the script as the signal would have, now that the session is closed."""
+    if result.signal == signal.SIGINT:
+        raise KeyboardInterrupt
+    if result.signal is not None:
+        raise SystemExit(128 + result.signal)
