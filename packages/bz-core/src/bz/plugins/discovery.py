@@ -24,7 +24,14 @@ class KnownPlugin(NamedTuple):
     package: str
 
 
-KNOWN_PLUGINS: Final = (KnownPlugin("console_out", "ConsoleOutPlugin", "bz-plugin-console"),)
+KNOWN_PLUGINS: Final = (
+    KnownPlugin("console_out", "ConsoleOutPlugin", "bz-plugin-console"),
+    KnownPlugin("logging", "LoggingPlugin", "bz-plugin-logging"),
+    KnownPlugin("email", "EmailNotificationPlugin", "bz-plugin-email"),
+    KnownPlugin("checkpoint", "SmartCheckpointPlugin", "bz-plugin-checkpoint"),
+    KnownPlugin("visualization", "VisualizationPlugin", "bz-plugin-visualization"),
+    KnownPlugin("tensorboard", "TensorBoardPlugin", "bz-plugin-tensorboard"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class EpochData:
             return self._fresh_batches()
         restore_random_state(self._start["random"])
         self._restore_generators(self._start["generators"])
-        batches = iter(self._loader)
+        batches = self._fresh_batches()
         for _ in range(batches_done):
             next(batches)
         restore_random_state(position)
