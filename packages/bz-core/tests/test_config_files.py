@@ -62,6 +62,11 @@ def test_find_with_a_missing_file_in_the_variable_names_the_variable(folder: Pat
     assert str(caught.value) == '`BZ_CONFIG`: there is no file "x.json".'
 
 
+def test_find_with_a_name_that_is_too_long_says_so(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r'^`--config`: "xxx.*: File name too long\.$'):
+        find_settings_file(Path("x" * 300), folder, {})
+
+
 def test_read_json_returns_what_is_written(folder: Path) -> None:
     Path("bz.json").write_text('{"training": {"epochs": 3}, "hyperparameters": {"lr": 1e-3, "name": "ü"}}')
     assert read_settings_file(Path("bz.json")) == {

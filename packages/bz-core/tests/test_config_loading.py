@@ -238,3 +238,9 @@ def test_record_has_defaults_and_neither_secrets_nor_variables() -> None:
 
 def test_record_of_a_config_made_in_python_is_redacted_too() -> None:
     assert Config(hyperparameters={"password": "canary"}).record()["hyperparameters"] == {"password": "**********"}
+
+
+def test_reference_to_a_variable_that_is_no_text_is_refused() -> None:
+    assert faults({"hyperparameters": {"a": "${BROKEN}"}}, environ={"BROKEN": "\udcff"}) == (
+        "bz.json: `hyperparameters.a` reads the environment variable BROKEN, which is not UTF-8 text.",
+    )

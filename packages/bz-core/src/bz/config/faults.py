@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 
 from bz.config.redaction import is_secret_key
 from bz.config.wording import Fault, key_path, show_value
@@ -43,6 +43,7 @@ _REQUIREMENTS = MappingProxyType(
         "model_type": _OBJECT,
         "multiple_of": "must be a multiple of {multiple_of}",
         "none_required": "must be null",
+        "path_type": "must be a path",
         "string_pattern_mismatch": "must match {pattern}",
         "string_too_long": "must have at most {max_length} characters",
         "string_too_short": "must have at least {min_length} characters",
@@ -52,6 +53,7 @@ _REQUIREMENTS = MappingProxyType(
         "tuple_type": "must be a list",
     }
 )
+_OWN_WORDS = frozenset({"assertion_error", "value_error"})  # raised by a validator, which says it all
 _MAX_TEXT_LENGTH = 200
 
 
@@ -79,7 +81,7 @@ def _real_keys(details: ErrorDetails, settings: Any) -> Keys:
     for key in details["loc"]:
         if _has(current, key):
             current = current[key]
-        elif details["type"] != "missing" or not isinstance(current, Mapping):
+        elif details["type"] != "missing" or not isinstance(current, Mapping | list | tuple):
             break
         keys.append(key)
     return tuple(keys)
@@ -99,10 +101,13 @@ def _fault(keys: Keys, details: list[ErrorDetails], model: type[BaseModel], pref
         return Fault(full, f"unknown key {where}{_accepted(model, keys)}")
     if kinds == {"missing"}:
         return Fault(full, f"{where} is required.")
-    is_secret = any(is_secret_key(key) for key in full if isinstance(key, str))
+    is_secret = any(is_secret_key(key) for key in full if isinstance(key, str)) or _is_secret(_type_at(model, keys))
     requirement = _join([_requirement(detail, is_secret=is_secret) for detail in details])
     value = details[0]["input"]
-    return Fault(full, f"{where} {requirement}, got {show_value(full, value)}.{_closest(details[0], value)}")
+    if kinds <= _OWN_WORDS and isinstance(value, Mapping | list | tuple):
+        return Fault(full, f"{where} {requirement}.")
+    shown = show_value(full, value, is_secret=is_secret)
+    return Fault(full, f"{where} {requirement}, got {shown}.{_closest(details[0], value)}")
 
 
 def _join(requirements: list[str]) -> str:
@@ -113,7 +118,8 @@ def _join(requirements: list[str]) -> str:
 
 def _requirement(details: ErrorDetails, *, is_secret: bool) -> str:
     context = details.get("ctx", {})
-    if template := _REQUIREMENTS.get(details["type"]):
+    is_text = isinstance(details["input"], str) and details["type"] in {"too_long", "too_short"}
+    if template := _REQUIREMENTS.get(f"string_{details['type']}" if is_text else details["type"]):
         return template.format_map(context)
     if is_secret:
         return "is not accepted"
@@ -121,7 +127,7 @@ def _requirement(details: ErrorDetails, *, is_secret: bool) -> str:
     text = re.sub(r"^(Value error|Assertion failed), ", "", text)
     text = re.sub(r"^(Input|Value|\w+) should ", "must ", text)
     text = text[:_MAX_TEXT_LENGTH].rstrip(".") or "is not accepted"
-    return text if text[0].islower() else f"is not accepted: {text}"
+    return text if text.startswith(("must ", "is ", "has ")) else f"is not accepted: {text}"
 
 
 def _closest(details: ErrorDetails, value: Any) -> str:
@@ -133,7 +139,7 @@ def _closest(details: ErrorDetails, value: Any) -> str:
 
 def _accepted(model: type[BaseModel], keys: Keys) -> str:
     """Return `; accepted: ...` with the close match, for an unknown key."""
-    owner = _model_at(model, keys[:-1])
+    owner = _as_model(_type_at(model, keys[:-1]))
     if owner is None:
         return "."
     word = str(keys[-1])
@@ -157,8 +163,8 @@ def _field_names(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _model_at(model: type[BaseModel], keys: Keys) -> type[BaseModel] | None:
-    """Return the model that the object at `keys` is checked against, or None if its keys are free."""
+def _type_at(model: type[BaseModel], keys: Keys) -> Any:
+    """Return the type that the value at `keys` is checked against, or None if anything may stand there."""
     current: Any = model
     for key in keys:
         owner = _as_model(current)
@@ -168,7 +174,15 @@ def _model_at(model: type[BaseModel], keys: Keys) -> type[BaseModel] | None:
         else:
             arguments = get_args(current)
             current = arguments[-1] if arguments else None
-    return _as_model(current)
+    return current
+
+
+def _is_secret(annotation: Any) -> bool:
+    """Whether the type is a secret, or has one inside, such as `SecretStr | None`."""
+    is_type = isinstance(annotation, type) and not get_args(annotation)
+    return (is_type and issubclass(annotation, Secret | SecretStr | SecretBytes)) or any(
+        _is_secret(argument) for argument in get_args(annotation)
+    )
 
 
 def _as_model(annotation: Any) -> type[BaseModel] | None:

@@ -45,16 +45,17 @@ def key_path(keys: Sequence[str | int]) -> str:
     return path
 
 
-def show_value(keys: Sequence[str | int], value: Any) -> str:
-    """Return the value found at `keys` for a message; a secret is shown as stars."""
-    for key in reversed(keys):
-        if isinstance(key, str) and is_secret_key(key):
-            return quote(redact({key: value})[key])
+def show_value(keys: Sequence[str | int], value: Any, *, is_secret: bool = False) -> str:
+    """Return the value found at `keys` for a message, with stars for a secret."""
+    if is_secret or any(is_secret_key(key) for key in keys if isinstance(key, str)):
+        return quote(redact({"secret": value})["secret"])
     return quote(redact(value))
 
 
 def display_path(path: Path) -> str:
     """Return `path` as a person would write it: relative to the working directory if it lies below."""
-    absolute = path.absolute()
-    shown = absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path
+    try:
+        shown = path.absolute().relative_to(Path.cwd())
+    except (OSError, ValueError):  # the working directory is gone, or the path lies elsewhere
+        shown = path
     return str(shown) if str(shown).isprintable() else quote(str(shown))
