@@ -1,0 +1,86 @@
+"""`bz train`: what it can be asked for."""
+
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from bz.cli import output
+from bz.cli.config import ConfigOption, SetOption
+from bz.cli.runs import RunsDirOption
+from bz.errors import ConfigError
+
+EXAMPLES: Final = """Example: bz train
+
+Example: bz train experiment.py --epochs 3 --set hyperparameters.lr=0.01 --name first-try"""
+
+
+def train(  # noqa: PLR0913 - each is an option of the command
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="Script that defines what is trained.")] = Path(
+        "train.py"
+    ),
+    *,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", metavar="N", help="Short for --set training.epochs=N.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="DEVICE", help="Short for --set training.device=DEVICE.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Short for --set training.seed=N.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name of the run and its folder, in place of date and time."),
+    ] = None,
+    runs_dir: RunsDirOption = Path("runs"),
+    plugin: Annotated[
+        list[str] | None, typer.Option("--plugin", metavar="NAME", help="Run only this plugin; may be repeated.")
+    ] = None,
+    no_plugin: Annotated[
+        list[str] | None, typer.Option("--no-plugin", metavar="NAME", help="Leave this plugin out; may be repeated.")
+    ] = None,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Run no plugin.")] = False,
+    strict_plugins: Annotated[
+        bool, typer.Option("--strict-plugins", help="End the run when a plugin fails for the first time.")
+    ] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, and all other text on stderr.")
+    ] = False,
+) -> None:
+    """Train the model that a script defines.
+
+    Each run gets a folder of its own, with its settings, its log and everything the plugins write.
+
+    Exit codes: 0 done, 1 the training failed, 2 wrong settings or usage, 3 done but something asked for is not on disk,
+    130 or 143 interrupted.
+    """
+    from bz.cli import session
+    from bz.cli.preparation import TrainRequest
+    from bz.plugins.selection import PluginRequest
+
+    if plugin and no_plugins:
+        raise ConfigError("`--plugin` and `--no-plugins` contradict each other; give one of them.", option="--plugin")
+    short = (
+        ("--epochs", "training.epochs", epochs),
+        ("--device", "training.device", device),
+        ("--seed", "training.seed", seed),
+        ("--strict-plugins", "strict_plugins", strict_plugins or None),
+    )
+    request = TrainRequest(
+        script=script,
+        config=config,
+        overrides=tuple(set_ or ()),
+        short_options=tuple(option for option in short if option[2] is not None),
+        name=name,
+        runs_dir=runs_dir,
+        plugins=PluginRequest(only=tuple(plugin or ()), without=tuple(no_plugin or ()), none=no_plugins),
+    )
+    # With --json nobody else may print on stdout: no plugin, and no script.
+    with redirect_stdout(sys.stderr) if json_ else nullcontext():
+        outcome = session.train(request)
+    if json_:
+        output.print_json(outcome.record)
+    raise typer.Exit(outcome.exit_code)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonschema  # type: ignore[import-untyped] # its types are a package of their own
+import pytest
+
+if TYPE_CHECKING:
+    from typer.testing import Result
+
+STRICT_PLUGIN = '''
+import torch
+from bz.plugins import Plugin
+
+class MailPlugin(Plugin):
+    """Sends a mail."""
+    def __init__(self, host: str, port: int = 25):
+        open("written-by-the-constructor", "w").close()
+    def end_epoch(self, context): ...
+'''
+
+
+def test_show_has_defaults_and_no_secrets(bz: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAIL_PASSWORD", "canary-from-environment")
+    Path("bz.json").write_text(
+        '{"plugins": {"m": {"config": {"password": "canary", "again": {"token": "${MAIL_PASSWORD}"}}}}}'
+    )
+    shown = bz("config", "show", "--set", "training.epochs=3")
+    assert shown.stdout.startswith("Settings from bz.json:\nSETTING")
+    assert "training.epochs               3\n" in shown.stdout
+    as_json = bz("config", "show", "--json")
+    settings = json.loads(as_json.stdout)
+    assert settings["training"]["epochs"] == 1
+    assert settings["plugins"]["m"]["config"] == {"password": "**********", "again": {"token": "${MAIL_PASSWORD}"}}
+    assert "canary" not in shown.output + as_json.output
+
+
+def test_show_without_a_file_shows_the_defaults(bz: Callable[..., Result]) -> None:
+    assert bz("config", "show").stdout.startswith("No settings file; these are the defaults:\n")
+
+
+def test_check_of_good_settings_says_so(bz: Callable[..., Result]) -> None:
+    assert bz("config", "check").stdout == "There is no settings file; the defaults are fine.\n"
+    Path("bz.json").write_text("{}")
+    assert bz("config", "check").stdout == "bz.json is fine.\n"
+
+
+def test_check_reports_every_fault_of_the_file(bz: Callable[..., Result]) -> None:
+    Path("bz.json").write_text('{"trainig": {}, "training": {"epochs": 0}}')
+    result = bz("config", "check")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "bz.json: `training.epochs` must be at least 1, got 0.\n" in result.stderr
+    assert "Did you mean `training`?" in result.stderr.replace("'", "`")
+    as_json = bz("config", "check", "--json")
+    assert as_json.exit_code == 2
+    assert json.loads(as_json.stdout)["faults"] == result.stderr.splitlines()
+
+
+def test_check_reports_the_faults_of_plugins_without_building_them(
+    bz: Callable[..., Result], install: Callable[..., None]
+) -> None:
+    install("bz-plugin-mail", {"mail": "mail_module:MailPlugin"}, STRICT_PLUGIN)
+    Path("bz.json").write_text('{"plugins": {"mail": {"config": {"port": "a"}}, "consol_out": {}}}')
+    result = bz("config", "check")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "bz.json: `plugins.mail.config.host` is required.",
+        'bz.json: `plugins.mail.config.port` must be a whole number, got "a".',
+        "Unknown plugin 'consol_out'; installed: console_out, mail. Did you mean 'console_out'?",
+    ]
+    assert [path.name for path in Path().iterdir()] == ["bz.json"]
+
+
+@pytest.mark.parametrize("command", [["config", "show"], ["config", "check"], ["plugins", "list"], ["train"]])
+def test_a_file_that_was_asked_for_and_is_missing_is_one_sentence(
+    bz: Callable[..., Result], command: list[str]
+) -> None:
+    result = bz(*command, "--config", "nowhere.json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == '`--config`: there is no file "nowhere.json".\n'
+
+
+def test_broken_json_names_line_and_column(bz: Callable[..., Result]) -> None:
+    Path("bz.json").write_text('{\n  "training": {"epochs": 3,}\n}')
+    result = bz("config", "check")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("bz.json: line 2, column ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_schema_accepts_good_settings_and_refuses_those_of_a_plugin(
+    bz: Callable[..., Result], install: Callable[..., None]
+) -> None:
+    install("bz-plugin-mail", {"mail": "mail_module:MailPlugin"}, STRICT_PLUGIN)
+    schema = json.loads(bz("config", "schema").stdout)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert validator.is_valid({"training": {"epochs": 3}, "plugins": {"mail": {"config": {"host": "h"}}}})
+    assert not validator.is_valid({"plugins": {"mail": {"config": {"host": "h", "prot": 3}}}})
+    assert not validator.is_valid({"training": {"epoch": 3}})
+
+
+def test_schema_goes_to_a_file(bz: Callable[..., Result]) -> None:
+    result = bz("config", "schema", "--output", "bz.schema.json")
+    assert result.stdout == "Wrote bz.schema.json.\n"
+    assert json.loads(Path("bz.schema.json").read_text()) == json.loads(bz("config", "schema").stdout)
+    result = bz("config", "schema", "--output", "nowhere/bz.schema.json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "nowhere/bz.schema.json cannot be written: No such file or directory.\n"

@@ -1,0 +1,91 @@
+"""What a command imports is what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from typer.testing import Result
+
+HEAVY = ("torch", "pydantic", "rich", "numpy", "tomlkit", "asyncio")
+
+
+def imported(*arguments: str) -> set[str]:
+    """Return the top-level modules that a command imports."""
+    command = [sys.executable, "-X", "importtime", "-m", "bz", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["plugins", "list"],
+        ["plugins", "list", "--json"],
+        ["plugins", "--help"],
+        ["train", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_command_imports_nothing_heavy_and_no_plugin(arguments: list[str], install: Callable[..., None]) -> None:
+    install("bz-plugin-mail", {"mail": "mail_module:MailPlugin"}, "raise Exception")
+    modules = imported(*arguments)
+    assert "typer" in modules
+    assert not modules & {*HEAVY, "bz_plugin_console", "mail_module"}
+
+
+def test_plugins_list_with_settings_imports_no_pydantic() -> None:
+    Path("bz.json").write_text('{"plugins": {"console_out": {"enabled": false}}}')
+    assert not imported("plugins", "list", "--config", "bz.json") & {"torch", "pydantic", "bz_plugin_console"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["config", "check"],
+        ["config", "schema"],
+        ["config", "show"],
+        ["plugins", "show", "console_out"],
+        ["runs", "list"],
+    ],
+    ids=" ".join,
+)
+def test_command_does_not_import_torch_or_a_plugin(arguments: list[str]) -> None:
+    Path("bz.json").write_text('{"plugins": {"console_out": {}}}')
+    assert not imported(*arguments) & {"torch", "bz_plugin_console"}
+
+
+def test_importing_the_app_imports_nothing_heavy() -> None:
+    script = "import sys, bz.cli.app; print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not set(eval(done.stdout)) & {*HEAVY, "importlib_metadata", "bz_plugin_console"}
+
+
+def test_help_of_every_command_begins_with_a_sentence_and_is_not_cut(bz: Callable[..., Result]) -> None:
+    commands = {"": ["train", "init"], "plugins": ["list", "show", "check", "enable", "disable"]}
+    commands |= {"config": ["show", "check", "schema"], "runs": ["list", "show"]}
+    for group, names in commands.items():
+        listing = bz(*[group] * bool(group), "--help").stdout
+        assert "..." not in listing.replace("[ARGS]...", "")
+        for name in names:
+            text = bz(*[group] * bool(group), name, "--help").stdout
+            assert text.split("\n\n")[1].strip().endswith(".")
+
+
+def test_version(bz: Callable[..., Result]) -> None:
+    assert bz("--version").stdout == "bz 0.1.0\n"
+
+
+def test_no_arguments_show_the_help(bz: Callable[..., Result]) -> None:
+    assert bz().stdout == bz("--help").stdout
+    assert bz("plugins").stdout == bz("plugins", "--help").stdout
+    assert bz().exit_code == 0
