@@ -63,8 +63,8 @@ def test_find_with_a_missing_file_in_the_variable_names_the_variable(folder: Pat
 
 
 def test_find_with_a_name_that_is_too_long_says_so(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r'^`--config`: "xxx.*: File name too long\.$'):
-        find_settings_file(Path("x" * 300), folder, {})
+    with pytest.raises(ConfigError, match=r'^`--config`: "aaa.*: File name too long\.$'):
+        find_settings_file(Path("a" * 300), folder, {})
 
 
 def test_read_json_returns_what_is_written(folder: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bz.config.files import find_settings_file, read_settings_file
     from bz.config.loading import load_config
     from bz.config.models import Config, PluginSettings, TrainingSettings
-    from bz.config.redaction import find_secrets, redact
+    from bz.config.redaction import redact
     from bz.config.schema import settings_schema
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "PluginSettings",
     "TrainingSettings",
     "describe_faults",
-    "find_secrets",
     "find_settings_file",
     "load_config",
     "read_settings_file",
@@ -37,7 +36,6 @@ _MODULES = {
     "PluginSettings": "models",
     "TrainingSettings": "models",
     "describe_faults": "faults",
-    "find_secrets": "redaction",
     "find_settings_file": "files",
     "load_config": "loading",
     "read_settings_file": "files",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 STARS = "**********"
@@ -21,7 +21,7 @@ _SECRET_PAIRS = frozenset(
 # something about the secret: how long a password must be, for how many seconds a token is valid.
 _TEXT_TOKENS = frozenset({"bos", "cls", "decoder", "eos", "eot", "mask", "pad", "per", "sep", "start", "unk"})
 _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_URL_PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]+)@")
+_URL_PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
 _REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
@@ -42,27 +42,6 @@ def redact(value: Any, *, keep_references: bool = False) -> Any:
     if hasattr(value, "get_secret_value"):
         return STARS
     return _URL_PASSWORD.sub(rf"\1:{STARS}@", value) if isinstance(value, str) else value
-
-
-def find_secrets(value: Any, *, is_secret: bool = False) -> Iterator[str]:
-    """Yield the text of everything that `redact` replaces in `value`.
-
-    Args:
-        value: Anything made of mappings, lists and plain values.
-        is_secret: Whether `value` as a whole stands under the key of a secret.
-    """
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from find_secrets(item, is_secret=is_secret or is_secret_key(str(key)))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from find_secrets(item, is_secret=is_secret)
-    elif hasattr(value, "get_secret_value"):
-        yield str(value.get_secret_value())
-    elif is_secret and value not in (None, "", True, False):
-        yield str(value)
-    elif isinstance(value, str):
-        yield from (match[2] for match in _URL_PASSWORD.finditer(value))
 
 
 def _redact_item(key: str, value: Any, *, keep_references: bool) -> Any:
