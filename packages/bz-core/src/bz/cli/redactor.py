@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -72,3 +72,12 @@ def _hidden_part(text: str, redacted: str) -> Iterator[str]:
     before, _, after = redacted.partition(MASK)
     is_part = text.startswith(before) and text.endswith(after) and MASK not in after
     yield text[len(before) : len(text) - len(after)] if is_part else text
+
+
+def redact_texts(value: Any, redactor: Callable[[str], str]) -> Any:
+    """Return a copy of nested plain values with the redactor applied to every text in it."""
+    if isinstance(value, Mapping):
+        return {key: redact_texts(item, redactor) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_texts(item, redactor) for item in value]
+    return redactor(value) if isinstance(value, str) else value

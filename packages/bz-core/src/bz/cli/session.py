@@ -21,6 +21,7 @@ from bz.cli.preparation import (
     plugin_sentences,
     register_plugins,
 )
+from bz.cli.redactor import redact_texts
 from bz.errors import BzError, ConfigError, ScriptError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class _Plan:
 
     Attributes:
         settings: The settings.
+        record: The settings without secrets, as plugins and files get them.
         seed: The seed, also where the settings have none.
         spec: The live objects.
         manager: The plugins.
@@ -71,6 +73,7 @@ class _Plan:
     """
 
     settings: "Config"
+    record: Mapping[str, Any]
     seed: int
     spec: "TrainingSpec"
     manager: "PluginManager"
@@ -114,6 +117,8 @@ def _prepare(request: TrainRequest) -> _Plan:
     manager = register_plugins(parts, script, strict=settings.strict_plugins)
     return _Plan(
         settings=settings,
+        # `record` hides by the names of keys; what a plugin declares a secret may have any name.
+        record=redact_texts(settings.record(), output.redacted),
         seed=seed,
         spec=script.spec,
         manager=manager,
@@ -127,9 +132,18 @@ def _report_script(error: ScriptError, script: Path) -> Outcome:
     """Say what is wrong with the script, after the user's own traceback if it raised something."""
     from bz.script import user_traceback
 
-    if error.__cause__ is not None:
-        output.warn(user_traceback(error.__cause__, script).rstrip())
+    cause = error.__cause__
+    if cause is not None and _has_frame_of_user(cause, script):
+        output.warn(user_traceback(cause, script).rstrip())
     return Outcome(exit_code=report_known(error), record=_failure(error))
+
+
+def _has_frame_of_user(error: BaseException, script: Path) -> bool:
+    import traceback
+
+    folder = script.resolve().parent
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, SyntaxError) or any(Path(frame.filename).is_relative_to(folder) for frame in frames)
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
@@ -141,7 +155,7 @@ def _make_folder(request: TrainRequest, plan: _Plan) -> "RunFolder":
 
     folder = RunFolder.create(request.runs_dir, request.name)
     try:
-        folder.start(script=request.script, settings=plan.settings.record(), seed=plan.seed, plugins=plan.versions)
+        folder.start(script=request.script, settings=plan.record, seed=plan.seed, plugins=plan.versions)
     except OSError as error:
         raise ConfigError(f"{folder.record_path} cannot be written: {error.strerror}.", path=folder.path) from error
     return folder
@@ -149,7 +163,7 @@ def _make_folder(request: TrainRequest, plan: _Plan) -> "RunFolder":
 
 def _run(trainer: "Trainer", plan: _Plan, folder: "RunFolder", script: Path) -> Outcome:
     try:
-        result = trainer.run(plan.spec, plan.settings.training, run_dir=folder.path, record=plan.settings.record())
+        result = trainer.run(plan.spec, plan.settings.training, run_dir=folder.path, record=plan.record)
     except KeyboardInterrupt:
         _finish(folder, "interrupted", trainer.result)
         raise
