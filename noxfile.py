@@ -72,7 +72,13 @@ def typecheck(session: nox.Session) -> None:
     """Check types."""
     run(session, "mypy", "noxfile.py", *(str(package / "src") for package in PACKAGES))
     # Test modules and scripts of different folders may share a name, so each folder is a run of its own.
-    folders = [*ROOT.glob("packages/*/tests"), ROOT / "tests", *ROOT.glob("examples/*"), ROOT / "benchmarks", ROOT / "docs"]
+    folders = [
+        *ROOT.glob("packages/*/tests"),
+        ROOT / "tests",
+        *ROOT.glob("examples/*"),
+        ROOT / "benchmarks",
+        ROOT / "docs",
+    ]
     for folder in folders:
         if any(folder.glob("**/*.py")):
             run(session, "mypy", str(folder))
