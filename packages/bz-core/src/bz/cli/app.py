@@ -40,4 +40,5 @@ def bz(
 
 def main() -> None:
     """Run the command that the arguments of the process name, and leave with its exit code."""
-    app(prog_name="bz")
+    # Not `app()`, which would put typer's own hook in place of `sys.excepthook`.
+    typer.main.get_command(app).main(prog_name="bz")

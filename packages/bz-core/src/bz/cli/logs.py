@@ -4,7 +4,6 @@ Nothing stays behind: the handlers are gone when the command is done.
 """
 
 import logging
-import logging.handlers
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,6 @@ from bz.cli import output
 
 _FILE_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-_RECORDS_KEPT: Final = 10_000
-"""How many records wait for the log file; what is logged before the run folder exists is far less."""
-
 
 @contextmanager
 def log_to_terminal() -> Iterator[None]:
@@ -26,36 +22,43 @@ def log_to_terminal() -> Iterator[None]:
         yield
 
 
-class RunLog:
+class RunLog(logging.Handler):
     """The log file of a run; what is logged before there is a run folder waits in memory."""
 
     def __init__(self) -> None:
-        self._waiting = logging.handlers.MemoryHandler(
-            _RECORDS_KEPT, flushLevel=logging.CRITICAL + 1, flushOnClose=False
-        )
+        super().__init__()
+        self._waiting: list[logging.LogRecord] = []
+        self._file: _LogFile | None = None
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Keep records of level INFO and above, and Python's warnings, until the block is left."""
-        with _handler_on_root(self._waiting), _root_level(logging.INFO), _captured_warnings():
-            try:
-                yield
-            finally:
-                self._close()
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, or keep it until there is a file."""
+        if self._file is None:
+            self._waiting.append(record)
+        else:
+            self._file.handle(record)
 
     def write_to(self, path: Path) -> None:
         """Write what waits, and everything from now on, to the file."""
-        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-        handler.setFormatter(_RedactingFormatter(_FILE_FORMAT))
-        self._waiting.setTarget(handler)
-        self._waiting.flush()
-        self._waiting.capacity = 1
+        self._file = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+        self._file.setFormatter(_RedactingFormatter(_FILE_FORMAT))
+        for record in self._waiting:
+            self._file.handle(record)
+        self._waiting.clear()
 
-    def _close(self) -> None:
-        target = self._waiting.target
-        self._waiting.close()
-        if target is not None:
-            target.close()
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+        super().close()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Take records of level INFO and above, and Python's warnings, until the block is left."""
+        with _handler_on_root(self), _root_level(logging.INFO), _captured_warnings():
+            try:
+                yield
+            finally:
+                self.close()
 
 
 class _LogFile(logging.FileHandler):

@@ -1,5 +1,6 @@
 """`bz plugins`: which are installed, which run and why, what they take, whether they work."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -141,6 +142,8 @@ def check(
     from bz.cli.inspection import inspect_plugin
     from bz.plugins.discovery import discover_plugins
 
+    if not 0 < timeout < math.inf:
+        raise ConfigError(f"`--timeout` must be a number of seconds above 0, got {timeout:g}.", option="--timeout")
     plugins = [_find(name)] if name else list(discover_plugins())
     inspections = [inspect_plugin(plugin, timeout_seconds=timeout) for plugin in plugins]
     if json_:

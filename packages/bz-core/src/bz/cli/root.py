@@ -54,6 +54,8 @@ class RootGroup(Group):
         name, *rest = args
         if name in self.commands or name.startswith("-"):
             return super().resolve_command(ctx, args)
+        if ctx.resilient_parsing:  # the shell asks what could follow: nothing is imported for that
+            return None, None, rest
         if name not in self.extensions:
             ctx.fail(f"There is no command {name!r}.{suggestion(name, self.list_commands(ctx))}")
         command = self._load(name)
