@@ -460,3 +460,21 @@ def test_project_of_init_trains_as_it_is(bz: Callable[..., Result]) -> None:
     metrics = run_json()["validation_metrics"]
     assert isinstance(metrics, dict)
     assert metrics["accuracy"] > 0.9
+
+
+def test_full_disk_for_the_log_is_one_line_and_the_training_goes_on(script: Path) -> None:
+    in_script(
+        script,
+        """
+        import logging
+
+        def end_training_batch(context):
+            logging.getLogger("mine").info("y" * 3000)
+        """,
+    )
+    limited = f"trap '' XFSZ; ulimit -f 4; exec {sys.executable} -m bz train --no-plugins --name r"
+    command = f"{limited} --set training.checkpoint_interval=0"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("runs/r/bz.log cannot be written: [Errno 27] File too large\n")
+    assert done.stderr.count("\n") == 1
+    assert (done.returncode, run_json()["status"]) == (0, "completed")

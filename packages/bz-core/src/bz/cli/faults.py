@@ -22,7 +22,7 @@ def report(error: Exception, culprit: str = "bz") -> int:
         return _report_usage(error)
     if isinstance(error, BzError):
         return report_known(error)
-    output.warn(f"{culprit} has a fault: {_in_words(error)}. The traceback is in {_save_traceback(error)}")
+    output.warn(f"{culprit} has a fault: {_in_words(error)}. {_save_traceback(error)}")
     return FAILED
 
 
@@ -47,10 +47,16 @@ def _in_words(error: Exception) -> str:
 
 
 def _save_traceback(error: Exception) -> str:
+    """Write the traceback to a file and return the sentence that says where; the traceback itself if that fails."""
     import tempfile
     import traceback
 
-    text = "".join(traceback.format_exception(error))
-    with tempfile.NamedTemporaryFile("w", prefix="bz-fault-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        file.write(output.redacted(text))
-    return file.name
+    text = output.redacted("".join(traceback.format_exception(error)))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="bz-fault-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:
+        return f"The traceback:\n{text}"
+    return f"The traceback is in {file.name}"

@@ -6,7 +6,7 @@ Nothing stays behind: the handlers are gone when the command is done.
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +70,11 @@ class _LogFile(logging.FileHandler):
         if not self.has_failed:
             self.has_failed = True
             output.warn(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}")
+
+    def close(self) -> None:
+        """Close the file; what could not be written has been reported."""
+        with suppress(OSError):
+            super().close()
 
 
 class _TerminalHandler(logging.Handler):
