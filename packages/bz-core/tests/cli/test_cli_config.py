@@ -109,3 +109,14 @@ def test_schema_goes_to_a_file(bz: Callable[..., Result]) -> None:
     result = bz("config", "schema", "--output", "nowhere/bz.schema.json")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "nowhere/bz.schema.json cannot be written: No such file or directory.\n"
+
+
+def test_variable_names_the_settings_file_unless_the_option_does(
+    bz: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        Path(f"{name}.json").write_text(f'{{"hyperparameters": {{"file": "{name}"}}}}')
+    monkeypatch.setenv("BZ_CONFIG", "a.json")
+    assert json.loads(bz("config", "show", "--json").stdout)["hyperparameters"] == {"file": "a"}
+    shown = bz("config", "show", "--json", "--config", "b.json")
+    assert json.loads(shown.stdout)["hyperparameters"] == {"file": "b"}

@@ -20,6 +20,18 @@ def send(text: str):
 @app.command()
 def crash():
     raise ValueError("no mail today")
+
+@app.command()
+def count():
+    return 5
+
+@app.command()
+def stop(code: int):
+    raise typer.Exit(code)
+
+@app.command()
+def ask():
+    typer.confirm("Send?", abort=True)
 """
 
 
@@ -97,3 +109,11 @@ def test_unknown_command_names_the_close_match_also_of_a_package(
         2,
         "There is no command 'emial'. Did you mean 'email'? See: bz --help\n",
     )
+
+
+def test_exit_code_of_a_command_of_a_package(bz: Callable[..., Result], install: Callable[..., None]) -> None:
+    install("bz-plugin-email", {"email": "mail_commands:app"}, MAIL, group=GROUP)
+    assert bz("email", "count").exit_code == 0
+    assert bz("email", "stop", "7").exit_code == 7
+    aborted = bz("email", "ask")
+    assert (aborted.exit_code, aborted.stderr.strip()) == (1, "Aborted.")

@@ -196,3 +196,29 @@ def test_a_plugin_that_is_gone_can_be_disabled_and_not_enabled_unknown(bz: Calla
     result = bz("plugins", "enable", "consol_out")
     assert result.exit_code == 2
     assert "Did you mean 'console_out'?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("constructor", "last_line"),
+    [
+        ("def __init__(self): ...", "It has no settings."),
+        ("def __init__(self, email_config): ...", "It takes any settings."),
+        ("def __init__(self, to: list[SecretStr] = ()): ...", "to       list[SecretStr]  ()"),
+        ("def __init__(self, writer: Thread = None): ...", "writer   Thread  None"),
+    ],
+)
+def test_show_of_settings_that_come_from_the_constructor(
+    bz: Callable[..., Result], install: Callable[..., None], constructor: str, last_line: str
+) -> None:
+    module = f"""
+        from threading import Thread
+        from bz.plugins import Plugin
+        from pydantic import SecretStr
+
+        class MailPlugin(Plugin):
+            {constructor}
+            def end_epoch(self, context): ...
+    """
+    install("bz-plugin-mail", {"mail": "mail_module:MailPlugin"}, module)
+    result = bz("plugins", "show", "mail")
+    assert result.stdout.splitlines()[-1].replace("threading.", "") == last_line

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from typer import TyperException
+from typer import Abort, TyperException
 
 from bz.cli import output
 from bz.errors import BzError, ConfigError, PluginError, ScriptError
@@ -22,6 +22,9 @@ def report(error: Exception, culprit: str = "bz") -> int:
         return _report_usage(error)
     if isinstance(error, BzError):
         return report_known(error)
+    if isinstance(error, Abort):
+        output.warn("Aborted.")
+        return FAILED
     output.warn(f"{culprit} has a fault: {_in_words(error)}. {_save_traceback(error)}")
     return FAILED
 

@@ -31,7 +31,7 @@ class Inspection:
         description: First line of its docstring.
         hooks: The hooks it implements, in firing order.
         settings: Its settings: name, type, default (None if required), description.
-        schema: JSON schema of its settings.
+        schema: JSON schema of its settings, None if there can be none.
         faults: What is wrong in the settings that were handed in, one sentence each.
     """
 
@@ -133,9 +133,20 @@ def _describe(loaded: Any, name: str, settings: Mapping[str, Any] | None, import
         description=_first_line(loaded),
         hooks=[hook for hook in (*LIFECYCLE_HOOKS, *STEP_HOOKS) if hook in implemented],
         settings=list(_rows(model)),
-        schema=model.model_json_schema(),
+        schema=_schema(model),
         faults=[] if settings is None else list(_faults(loaded, name, settings)),
     )
+
+
+def _schema(model: Any) -> dict[str, Any] | None:
+    """Return the JSON schema of the settings, or None if they take objects that JSON has no word for."""
+    from pydantic.errors import PydanticInvalidForJsonSchema
+
+    try:
+        schema: dict[str, Any] = model.model_json_schema()
+    except PydanticInvalidForJsonSchema:
+        return None
+    return schema
 
 
 def _problems(instance: Any, model: Any, implemented: Iterable[str]) -> Iterator[str]:
@@ -164,7 +175,7 @@ def _rows(model: Any) -> Iterator[dict[str, Any]]:
         default = None if info.is_required() else repr(info.get_default(call_default_factory=True))
         yield {
             "name": info.alias or name,
-            "type": formatannotation(info.annotation).rpartition("pydantic.types.")[2],
+            "type": formatannotation(info.annotation).replace("pydantic.types.", ""),
             "default": default,
             "description": " ".join((info.description or "").split()),
         }

@@ -119,7 +119,8 @@ def _print_description(plugin: "DiscoveredPlugin", found: "Inspection") -> None:
         output.say(found.description)
     output.say(f"Hooks: {', '.join(found.hooks) or 'none'}")
     if not found.settings:
-        output.say("It has no settings.")
+        takes_any = found.schema is not None and found.schema.get("additionalProperties", True)
+        output.say("It takes any settings." if takes_any else "It has no settings.")
         return
     output.say()
     rows = [(row["name"], row["type"], row["default"] or "required", row["description"]) for row in found.settings]

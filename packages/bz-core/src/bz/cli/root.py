@@ -79,13 +79,16 @@ class RootGroup(Group):
         )
         super().format_help(ctx, formatter)
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command with warnings on stderr, one line each; Ctrl-C ends it without a traceback."""
+    def invoke(self, ctx: Any) -> None:
+        """Run the command with warnings on stderr, one line each; Ctrl-C ends it without a traceback.
+
+        What the command returns is dropped, so that `main` gets an exit code or nothing.
+        """
         from bz.cli.logs import log_to_terminal
 
         with log_to_terminal():
             try:
-                return super().invoke(ctx)
+                super().invoke(ctx)
             except KeyboardInterrupt:
                 output.warn("Interrupted.")
                 raise typer.Exit(INTERRUPTED) from None
