@@ -54,8 +54,7 @@ def train(  # noqa: PLR0913 - each is an option of the command
 
     Each run gets a folder of its own, with its settings, its log and everything the plugins write.
 
-    Exit codes: 0 done, 1 the training failed, 2 wrong settings or usage, 3 done but something asked for is not on disk,
-    130 or 143 interrupted.
+    Exit codes: 0 done, 1 failed, 2 wrong settings, 3 incomplete, 130 or 143 interrupted.
     """
     from bz.cli import session
     from bz.cli.preparation import TrainRequest
