@@ -29,7 +29,7 @@ def test_rate_has_as_many_digits_as_matter(value: float | None, text: str) -> No
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.04, "0.0 s"),
+        (0.04, "0.04 s"),
         (9.4, "9.4 s"),
         (9.96, "10 s"),
         (59.6, "1 min 0 s"),

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from bz import Trainer
@@ -42,14 +41,22 @@ class Accuracy:
         self.right = self.total = 0
 
 
-class DeviceReads(TorchDispatchMode):
-    """Counts how often a number is read from a tensor, which waits for the device."""
+class DeviceReads:
+    """Counts how often numbers are read from a tensor, which waits for the device."""
 
-    count = 0
+    READING = ("item", "tolist", "numpy", "cpu", "__float__", "__int__", "__bool__")
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
+    def __init__(self) -> None:
+        self.count = 0
+        for name in self.READING:
+            setattr(torch.Tensor, name, self.counted(getattr(torch.Tensor, name)))
+
+    def counted(self, read: Any) -> Any:
+        def count_and_read(tensor: torch.Tensor, *args: Any) -> Any:
+            self.count += 1
+            return read(tensor, *args)
+
+        return count_and_read
 
 
 class WithoutLength:
@@ -111,7 +118,7 @@ def nan_step(context: Any, batch: Any) -> torch.Tensor:
 
 
 def slow_step(context: Any, batch: Any) -> StepResult:
-    time.sleep(0.02)
+    time.sleep(0.05)
     outputs = context.model(batch[0])
     return StepResult(torch.nn.functional.cross_entropy(outputs, batch[1]), outputs, batch[1])
 
@@ -126,7 +133,7 @@ HANDLER = logging.StreamHandler(sys.stderr)
 logging.getLogger("user").addHandler(HANDLER)
 SCENARIOS: dict[str, tuple[dict[str, Any], list[Plugin]]] = {
     "completed": ({}, []),
-    "slow": ({"training_step": slow_step}, []),
+    "slow": ({"training_step": slow_step, "validation_step": slow_step, "validation_loader": loader(4)}, []),
     "no_validation": ({"validation_loader": None}, []),
     "unknown_length": ({"training_loader": WithoutLength(loader()), "training_step": slow_step}, []),
     "empty_validation": ({"validation_loader": WithoutLength(loader(0))}, []),
@@ -140,7 +147,10 @@ SCENARIOS: dict[str, tuple[dict[str, Any], list[Plugin]]] = {
     "prints": ({}, [Breaker(print_in_many_ways)]),
     "long_names": ({"metrics": {f"μ{'a_very_long_metric_name' * 3}_{index}": Accuracy() for index in range(4)}}, []),
     "long_run": ({"epochs": 300, "training_step": slow_step}, []),
-    "many_batches": ({"training_loader": loader(1000), "epochs": 2, "metrics": None}, []),
+    "many_batches": (
+        {"training_loader": list(loader(500)), "validation_loader": list(loader(2)), "epochs": 2, "metrics": None},
+        [],
+    ),
     "no_epochs": ({"epochs": 0}, []),
 }
 
@@ -148,6 +158,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], list[Plugin]]] = {
 def main() -> None:
     changes, plugins = SCENARIOS[sys.argv[1]]
     settings = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 2))
     arguments: dict[str, Any] = {
@@ -165,12 +176,12 @@ def main() -> None:
         trainer.add_plugin(plugin)
     trainer.add_plugin(ConsoleOutPlugin(**settings))
     streams = sys.stdout, sys.stderr, HANDLER.stream
+    reads = DeviceReads()
     try:
-        with DeviceReads() as reads:
-            trainer.train(**arguments)
+        trainer.train(**arguments)
     finally:
-        print("device reads:", reads.count)
-        print("streams as before:", (sys.stdout, sys.stderr, HANDLER.stream) == streams)
+        print("device reads:", reads.count, file=sys.stderr)
+        print("streams as before:", (sys.stdout, sys.stderr, HANDLER.stream) == streams, file=sys.stderr)
 
 
 if __name__ == "__main__":

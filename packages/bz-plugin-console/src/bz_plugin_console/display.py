@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from bz_plugin_console.plain import PlainLines
 
@@ -70,6 +71,14 @@ def choose_display(*, wants_bars: bool) -> Display:
     can_redraw = sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in {"", "dumb", "unknown"}
     if not (wants_bars and can_redraw):
         return PlainLines(sys.stdout)
-    from bz_plugin_console.terminal import Terminal
+    return _open_terminal(sys.stdout)
 
-    return Terminal(sys.stdout)
+
+def _open_terminal(stream: TextIO) -> Display:
+    """Load rich, which is needed only here and draws a random number when it is imported."""
+    state = random.getstate()
+    try:
+        from bz_plugin_console.terminal import Terminal
+    finally:
+        random.setstate(state)
+    return Terminal(stream)

@@ -25,6 +25,8 @@ def rate(per_second: float | None) -> str:
 def duration(seconds: float) -> str:
     """Return a length of time in its two largest units: `4.2 s`, `41 s`, `1 min 23 s`, `3 h 12 min`, `2 d 5 h`."""
     whole = round(seconds)
+    if whole < 1:
+        return f"{seconds:.2f} s"
     if whole < FEW:
         return f"{seconds:.1f} s"
     if whole < MINUTE:
