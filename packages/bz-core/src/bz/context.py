@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,40 +66,52 @@ class MetricValues(Protocol):
 
 
 class LossTotal:
-    """Sum of the losses of one phase, on the device until it is read."""
+    """Sum of the losses of one phase, on the device until it is read.
 
-    __slots__ = ("_sum", "_total", "batch_count")
+    Reading adds the losses one after the other, in double precision: the sum is the one of the loop
+    that everybody writes, `total += loss.item()`, no matter when and how often it is read.
+    """
+
+    __slots__ = ("_chunks", "_pending", "_total", "batch_count")
+
+    CHUNK: Final = 256
+    """Losses that are kept one by one, before they are stacked into one tensor."""
 
     def __init__(self) -> None:
         self.batch_count = 0
-        self._sum: torch.Tensor | None = None
-        self._total: float | None = 0.0
+        self._pending: list[torch.Tensor] = []
+        self._chunks: list[torch.Tensor] = []
+        self._total = 0.0
 
     def add(self, loss: torch.Tensor) -> None:
         """Add a detached 0-d loss; does not wait for the device."""
-        if self._sum is None:
-            self._start_sum(loss)
-        else:
-            self._sum.add_(loss)
+        self._pending.append(loss)
         self.batch_count += 1
-        self._total = None
+        if len(self._pending) == self.CHUNK:
+            self._stack_pending()
 
-    def _start_sum(self, loss: torch.Tensor) -> None:
-        """Begin the sum in double precision, except on MPS, which has none."""
-        self._sum = loss.clone() if loss.device.type == "mps" else loss.double().clone()
-        if self._total:
-            self._sum.add_(self._total)
+    def _stack_pending(self) -> None:
+        import torch
+
+        self._chunks.append(torch.stack(self._pending))
+        self._pending.clear()
 
     def restore(self, total: float, batch_count: int) -> None:
         """Go on from a saved sum."""
-        self._sum, self._total, self.batch_count = None, total, batch_count
+        self._pending, self._chunks = [], []
+        self._total, self.batch_count = total, batch_count
 
     @property
     def total(self) -> float:
-        """The sum; waits for the device, once per change."""
-        if self._total is None:
-            assert self._sum is not None
-            self._total = float(self._sum.item())
+        """The sum; waits for the device if there were batches since the last time."""
+        if self._pending:
+            self._stack_pending()
+        if self._chunks:
+            import torch
+
+            for loss in torch.cat(self._chunks).tolist():
+                self._total += loss
+            self._chunks.clear()
         return self._total
 
     @property

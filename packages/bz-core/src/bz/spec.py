@@ -44,8 +44,9 @@ class Metric(Protocol):
 class Scheduler(Protocol):
     """A learning rate scheduler of torch, or anything stepped once an epoch."""
 
-    def step(self) -> None:
-        """Move on by one epoch."""
+    @property
+    def step(self) -> Callable[..., object]:
+        """Moves on by one epoch; that of a `ReduceLROnPlateau` takes the monitored loss."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on."""

@@ -71,7 +71,7 @@ class TrainingLoop(_Loop):
         Returns:
             Whether the loop was walked to its end; False when a stop took effect after a batch.
         """
-        context, progress, step, metrics = self.context, self.progress, self.step, self.metrics
+        context, progress, step, metrics = self.context, self.progress, self.step, self.metrics or None
         optimizer, backward_and_step = context.optimizer, self.precision.backward_and_step
         device = _target_device(context)
         on_start, on_end = self.hooks["start_training_batch"] or None, self.hooks["end_training_batch"] or None
@@ -88,7 +88,7 @@ class TrainingLoop(_Loop):
             progress.loss = loss = loss.detach()
             progress.outputs = outputs
             add_loss(loss)
-            if metrics:
+            if metrics is not None:
                 metrics.update(outputs, targets)
             if on_end is not None:
                 on_end(context)
@@ -106,7 +106,7 @@ class ValidationLoop(_Loop):
 
     def run(self, batches: Iterable[Any]) -> bool:
         """Measure each batch; return False when a stop took effect after a batch."""
-        context, progress, metrics = self.context, self.progress, self.metrics
+        context, progress, metrics = self.context, self.progress, self.metrics or None
         device = _target_device(context)
         on_start, on_end = self.hooks["start_validation_batch"] or None, self.hooks["end_validation_batch"] or None
         for index, batch in enumerate(batches):
@@ -117,7 +117,7 @@ class ValidationLoop(_Loop):
             loss, progress.outputs, targets = self.step(context, progress.batch)
             progress.loss = loss.detach()
             progress.validation_loss.add(progress.loss)
-            if metrics:
+            if metrics is not None:
                 metrics.update(progress.outputs, targets)
             if on_end is not None:
                 on_end(context)

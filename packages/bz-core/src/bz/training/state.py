@@ -122,6 +122,7 @@ class RunState:
     history: list[dict[str, float]] = field(default_factory=list)
     data: EpochData = field(init=False)
     _validation_data: EpochData = field(init=False)
+    _warned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.data = EpochData(self.spec.training_loader)
@@ -191,8 +192,13 @@ class RunState:
             try:
                 states[name] = to_plain(state)
             except TypeError as error:
-                logger.warning("the state of plugin %r holds %s; the checkpoint is written without it", name, error)
+                self._warn_once("the state of plugin %r holds %s; the checkpoint is written without it", name, error)
         return states
+
+    def _warn_once(self, message: str, name: str, error: Exception) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
+            logger.warning(message, name, error)
 
     def check(self, state: Mapping[str, Any], path: Path) -> None:
         """Refuse a checkpoint that does not belong to this model.
@@ -213,6 +219,8 @@ class RunState:
         own = state["bz"]
         self.spec.model.load_state_dict(state["model_state_dict"])
         self.spec.optimizer.load_state_dict(state["optimizer_state_dict"])
+        # Else torch warns when the scheduler is stepped before a step of the optimizer in this process.
+        self.spec.optimizer._opt_called = own["global_step"] > 0  # type: ignore[attr-defined]  # noqa: SLF001
         _load_state(self.spec.lr_scheduler, own["lr_scheduler"])
         _load_state(self.precision.scaler, own["grad_scaler"])
         self.progress.epoch = state["epoch"]

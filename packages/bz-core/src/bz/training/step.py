@@ -23,7 +23,7 @@ def default_step(context: TrainingContext, batch: Any) -> StepResult:
     Raises:
         TrainingError: If the batch is neither, or nothing computes a loss.
     """
-    if isinstance(batch, tuple | list) and len(batch) == 2:  # noqa: PLR2004 - a pair
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:  # noqa: PLR2004 - a pair
         inputs, targets = batch
         outputs = context.model(inputs)
         if context.loss_fn is None:
