@@ -66,11 +66,13 @@ def test_check_reports_the_faults_of_plugins_without_building_them(
     Path("bz.json").write_text('{"plugins": {"mail": {"config": {"port": "a"}}, "consol_out": {}}}')
     result = bz("config", "check")
     assert result.exit_code == 2
-    assert result.stderr.splitlines() == [
+    *faults, unknown = result.stderr.splitlines()
+    assert faults == [
         "bz.json: `plugins.mail.config.host` is required.",
         'bz.json: `plugins.mail.config.port` must be a whole number, got "a".',
-        "Unknown plugin 'consol_out'; installed: console_out, mail. Did you mean 'console_out'?",
     ]
+    assert unknown.startswith("Unknown plugin 'consol_out'; installed: ")
+    assert unknown.endswith(" Did you mean 'console_out'?")
     assert [path.name for path in Path().iterdir()] == ["bz.json"]
 
 
