@@ -1,0 +1,37 @@
+"""A second name for a file, such as `best.pth`: a hard link, or a copy where there are no links.
+
+Unlike a symbolic link, neither can dangle: when the first name is deleted, the second one still
+has the whole file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def point(alias: Path, target: Path) -> None:
+    """Make `alias` a name of `target`; at every moment it is a whole file, the old one or the new one.
+
+    Raises:
+        OSError: If neither a link nor a copy can be made; `alias` is then as it was.
+    """
+    if alias.exists() and alias.samefile(target):  # renaming one link over another of the same file does nothing
+        return
+    temporary = alias.with_name(f".{alias.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        _link_or_copy(target, temporary)
+        temporary.replace(alias)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # no links on this file system, or too many of this file; each says it in its own way
+        shutil.copyfile(source, target)
+        with target.open("r+b") as file:
+            os.fsync(file.fileno())

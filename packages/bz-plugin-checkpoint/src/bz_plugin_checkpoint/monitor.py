@@ -1,0 +1,53 @@
+"""The value that checkpoints are compared by."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from bz.errors import suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bz.context import TrainingContext
+
+VALIDATION_LOSS: Final = "validation_loss"
+TRAINING_LOSS: Final = "training_loss"
+
+_LOWER_IS_BETTER: Final = {
+    "loss", "error", "err", "mae", "mse", "rmse", "mape", "smape", "perplexity", "wer", "cer", "mer", "ter", "fid",
+    "nll", "brier", "divergence", "distance", "hinge", "entropy",
+}  # fmt: skip
+_HIGHER_IS_BETTER: Final = {
+    "accuracy", "acc", "auc", "auroc", "roc", "ap", "map", "precision", "recall", "sensitivity", "specificity",
+    "f1", "fbeta", "dice", "iou", "jaccard", "kappa", "mcc", "corrcoef", "correlation", "pearson", "spearman", "r2",
+    "bleu", "rouge", "meteor", "psnr", "ssim", "ndcg", "mrr", "score", "similarity", "reward",
+}  # fmt: skip
+
+
+def is_higher_better(monitor: str) -> bool | None:
+    """Return what the name of a value says, or None if it says nothing that is known."""
+    words = {word.lower() for word in re.findall(r"[A-Z]+[0-9]*(?![a-z])|[A-Z]?[a-z]+[0-9]*|[0-9]+", monitor)}
+    if words & _LOWER_IS_BETTER:
+        return False
+    return True if words & _HIGHER_IS_BETTER else None
+
+
+def measured(context: TrainingContext) -> dict[str, float]:
+    """Return name to value for all that was measured in the epoch; waits for the device."""
+    values = {f"training_{name}": value for name, value in context.training_metrics.items()}
+    values[TRAINING_LOSS] = context.training_loss
+    if context.validation_batch_count:
+        values |= {f"validation_{name}": value for name, value in context.validation_metrics.items()}
+        values[VALIDATION_LOSS] = context.validation_loss
+    return values
+
+
+def unknown_monitor(monitor: str, names: Iterable[str]) -> str:
+    """Return the sentence about a name that is not among those measured."""
+    known = sorted(names)
+    return (
+        f"Cannot monitor {monitor!r}; this run has {', '.join(known)}.{suggestion(monitor, known)} "
+        "Until `monitor` is set right, checkpoints are written at every turn and none is the best."
+    )
