@@ -113,6 +113,25 @@ def test_schema_goes_to_a_file(bz: Callable[..., Result]) -> None:
     assert result.stderr == "nowhere/bz.schema.json cannot be written: No such file or directory.\n"
 
 
+@pytest.mark.parametrize("command", [["config", "check"], ["train"]], ids=" ".join)
+def test_unknown_plugins_are_named_together_with_other_faults(bz: Callable[..., Result], command: list[str]) -> None:
+    Path("bz.json").write_text('{"training": {"epochs": 0}, "plugins": {"consol_out": {}, "console_out": 3}}')
+    result = bz(*command)
+    assert result.exit_code == 2
+    epochs, section, unknown = result.stderr.splitlines()
+    assert epochs == "bz.json: `training.epochs` must be at least 1, got 0."
+    assert section.startswith("bz.json: `plugins.console_out` must be an object")
+    assert unknown.startswith("Unknown plugin 'consol_out'")
+
+
+@pytest.mark.parametrize("text", ['{"plugins": []}', "[]", '{"plugins": {"a": {}, "a": {}}}', '{"plugins": 3, "x": 1}'])
+def test_settings_without_plugins_to_look_into_have_only_their_own_faults(bz: Callable[..., Result], text: str) -> None:
+    Path("bz.json").write_text(text)
+    result = bz("config", "check")
+    assert result.exit_code == 2
+    assert all(line.startswith("bz.json: ") for line in result.stderr.splitlines())
+
+
 def test_variable_names_the_settings_file_unless_the_option_does(
     bz: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

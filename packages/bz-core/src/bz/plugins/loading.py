@@ -74,4 +74,4 @@ def _load(choice: PluginChoice) -> object | None:
 def _notice(choice: PluginChoice, error: ConfigError | PluginError) -> str:
     if isinstance(error, MissingSettingsError):
         return f"Plugin {choice.name!r} is off: it needs the settings {', '.join(error.missing)}."
-    return f"{' '.join(str(error).split())} It was left out."
+    return f"{' '.join(str(error).split()).rstrip('.')}. It was left out."

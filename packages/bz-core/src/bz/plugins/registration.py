@@ -48,14 +48,18 @@ def check_plugin(plugin: object, name: str) -> None:
     """Refuse a plugin that would not do what its author expects.
 
     Raises:
-        PluginError: For a class in place of an instance, a wrapper, a coroutine or generator, a
-            parameter that bz does not pass, a parameter with a default, or a marked function that
-            is no hook.
+        PluginError: For a class in place of an instance, an object without a hook, a wrapper, a
+            coroutine or generator, a parameter that bz does not pass, a parameter with a default,
+            or a marked function that is no hook.
     """
     if isinstance(plugin, type):
         message = f"Plugin {name!r} is the class {plugin.__name__}; register an instance: {plugin.__name__}()."
         raise PluginError(message, plugin=name)
-    for hook, function in hook_methods(plugin).items():
+    methods = hook_methods(plugin)
+    if not methods and not isinstance(plugin, Plugin | ModuleType) and not _marked_members(plugin):
+        what = f"is a {type(plugin).__name__} and implements no hook"
+        raise PluginError(f"Plugin {name!r} {what}; register an instance of a bz.plugins.Plugin.", plugin=name)
+    for hook, function in methods.items():
         _check_function(name, hook, function)
     for member_name in _marked_members(plugin):
         if member_name not in HOOK_NAMES:

@@ -129,12 +129,16 @@ def build_plugin(name: str, target: object, settings: Mapping[str, Any]) -> obje
         if isinstance(target, type) and issubclass(target, Plugin) and target.Config is not None:
             return target.from_config(config)
         if takes_whole_config(target):
-            return target(dict(settings)) if settings or _is_required(target) else target()
+            return _build_from_dict(name, target, settings)
         return target(**_given(config))
 
 
-def _is_required(target: Callable[..., object]) -> bool:
-    return all(parameter.default is parameter.empty for parameter in _parameters(target))
+def _build_from_dict(name: str, target: Callable[..., object], settings: Mapping[str, Any]) -> object:
+    if settings:
+        return target(dict(settings))
+    if _parameters(target)[0].default is inspect.Parameter.empty:
+        raise MissingSettingsError(f"Plugin {name!r} needs settings, and there are none.", missing=("config",))
+    return target()
 
 
 def _given(config: BaseModel) -> dict[str, Any]:
