@@ -141,3 +141,12 @@ def test_variable_names_the_settings_file_unless_the_option_does(
     assert json.loads(bz("config", "show", "--json").stdout)["hyperparameters"] == {"file": "a"}
     shown = bz("config", "show", "--json", "--config", "b.json")
     assert json.loads(shown.stdout)["hyperparameters"] == {"file": "b"}
+
+
+@pytest.mark.parametrize("epochs", [1, 0])
+def test_one_plugin_under_two_names_is_a_fault(bz: Callable[..., Result], epochs: int) -> None:
+    plugins = '{"console_out": {}, "bz-plugin-console": {}}'
+    Path("bz.json").write_text(f'{{"training": {{"epochs": {epochs}}}, "plugins": {plugins}}}')
+    result = bz("config", "check")
+    assert result.exit_code == 2
+    assert "name the same plugin; keep one of them." in result.stderr

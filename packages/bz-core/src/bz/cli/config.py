@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from bz.cli.group import Command
 from bz.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bz.config import Config
+    from bz.plugins.selection import PluginChoice
 
 app = typer.Typer(help="Show, check and describe the settings.", rich_markup_mode="rich")
 
@@ -78,28 +78,61 @@ def _faults(path: Path | None, overrides: list[str]) -> Iterator[str]:
 
     try:
         settings = load_config(path, overrides)
-        for fault in plugin_faults(settings):
-            yield name_source(fault, path)
+    except ConfigError as error:
+        yield from error.faults
+        yield from faults_of_names(path)
+        return
+    try:
+        for choice in _named_plugins(settings.model_dump()["plugins"]):
+            for fault in _faults_of_plugin(choice):
+                yield name_source(fault, path)
     except ConfigError as error:
         yield from error.faults
 
 
-def plugin_faults(settings: "Config") -> Iterator[str]:
-    """Yield what is wrong about the plugins that the settings name, without importing any of them here."""
-    from bz.cli.inspection import inspect_plugin
+def faults_of_names(path: Path | None) -> Iterator[str]:
+    """Yield what is wrong about the plugins that a file names, where other faults keep it from being used."""
+    from bz.config import read_settings_file
+
+    try:
+        written = read_settings_file(path).get("plugins") if path else None
+    except ConfigError:  # reported already
+        return
+    named = written.items() if isinstance(written, dict) else ()
+    try:
+        for choice in _named_plugins({name: section for name, section in named if isinstance(section, dict)}):
+            yield from _fault_of_choice(choice)
+    except ConfigError as error:
+        yield from error.faults
+
+
+def _named_plugins(sections: dict[str, dict[str, Any]]) -> "Iterator[PluginChoice]":
     from bz.plugins.discovery import discover_plugins
     from bz.plugins.selection import PluginRequest, choose_plugins
 
-    sections = settings.model_dump()["plugins"]
     request = PluginRequest().or_environment(os.environ)
     for choice in choose_plugins(discover_plugins(), sections, request):
-        if choice.state == "collision" or (choice.is_named and choice.state == "incompatible"):
-            yield f"Plugin {choice.name!r} of {choice.package} cannot run: {choice.reason}."
-        elif choice.state == "missing":
-            yield choice.reason
-        elif choice.state == "on" and choice.is_named and choice.plugin is not None:
-            found = inspect_plugin(choice.plugin, choice.settings)
-            yield from [found.error] if found.error else found.faults
+        if choice.is_named or choice.state == "collision":
+            yield choice
+
+
+def _fault_of_choice(choice: "PluginChoice") -> Iterator[str]:
+    """Yield why the metadata alone says that a plugin cannot run."""
+    if choice.state in {"collision", "incompatible"}:
+        yield f"Plugin {choice.name!r} of {choice.package} cannot run: {choice.reason}."
+    elif choice.state == "missing":
+        yield choice.reason
+
+
+def _faults_of_plugin(choice: "PluginChoice") -> Iterator[str]:
+    """Yield what is wrong about a plugin, its settings included, without importing it here."""
+    from bz.cli.inspection import inspect_plugin
+
+    if choice.state == "on" and choice.plugin is not None:
+        found = inspect_plugin(choice.plugin, choice.settings)
+        yield from [found.error] if found.error else found.faults
+    else:
+        yield from _fault_of_choice(choice)
 
 
 def name_source(fault: str, path: Path | None) -> str:

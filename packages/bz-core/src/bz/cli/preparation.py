@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from bz.cli import output
-from bz.cli.config import find_settings, name_source
+from bz.cli.config import faults_of_names, find_settings, name_source
 from bz.cli.redactor import find_secrets
 from bz.errors import ConfigError
 
@@ -79,7 +79,8 @@ def load_settings(request: TrainRequest) -> tuple[Path | None, "Config"]:
     try:
         settings = load_config(path, [*request.overrides, *short])
     except ConfigError as error:
-        raise _in_words_of_the_user(error, short) from error
+        others = [ConfigError(fault, path=path) for fault in faults_of_names(path)]
+        raise ConfigError.join([_in_words_of_the_user(error, short), *others]) from error
     values = settings.model_dump()
     output.hide(find_secrets(values, redact(values)))
     return path, settings
