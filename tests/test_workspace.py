@@ -137,6 +137,13 @@ def test_documents_name_only_sessions_that_exist() -> None:
     assert named - sessions == set()
 
 
+def test_readme_links_every_package_and_nothing_that_is_missing() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"\]\(([^):#]+)\)", text))
+    assert {f"packages/{package}" for package in PACKAGES} <= targets
+    assert [target for target in sorted(targets) if not (ROOT / target).exists()] == []
+
+
 def test_changelog_fragments_have_a_type_and_begin_with_a_package() -> None:
     for path in (ROOT / "changelog.d").glob("*.md"):
         assert path.name.startswith("+"), path.name
