@@ -1,0 +1,276 @@
+"""The plugin: turns what happens in a run into events, and has them written."""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bz.config.faults import describe_faults
+from bz.errors import ConfigError
+from bz.plugins import Plugin
+from bz.plugins.guard import describe
+from bz_plugin_logging.formats import FORMATS
+from bz_plugin_logging.logfile import LogFile
+from bz_plugin_logging.plain import finite, plain_hyperparameters, without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bz.context import TrainingContext
+    from bz_plugin_logging.formats import Event
+
+logger = logging.getLogger(__name__)
+
+MAX_NAME_BYTES = 200
+"""A file name has at most 255 on most systems, and the hidden twin has a longer one than the log."""
+
+FormatName = Literal["json", "jsonl", "csv"]
+
+
+class LoggingConfig(BaseModel):
+    """Settings of the logging plugin."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    log_file: Path = Path("training_log.json")
+    """The file, taken from the run folder, or from the working directory in a script; its ending follows the format."""
+
+    format: FormatName | Annotated[tuple[FormatName, ...], Field(min_length=1)] | None = None
+    """`json`, `jsonl` (an event a line), `csv` (an epoch a row), or a list of these; by default the ending decides."""
+
+    @field_validator("log_file")
+    @classmethod
+    def _check_name(cls, path: Path) -> Path:
+        if path.name in {"", ".."} or not str(path).isprintable():
+            raise ValueError("must be the name of a file")
+        if len(path.name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
+            raise ValueError(f"must have a name of at most {MAX_NAME_BYTES} bytes")
+        return path
+
+
+class Best(NamedTuple):
+    """The best epoch so far: its number, which loss decides, and that loss."""
+
+    epoch: int
+    loss_name: str
+    loss: float
+
+
+class LoggingPlugin(Plugin):
+    """Writes what began, every epoch and how it ended to a file that is whole at every moment.
+
+    Args:
+        log_file: The file, relative to the run folder, or to the working directory in a script.
+        format: `json`, `jsonl`, `csv`, or several of them; None to go by the ending of `log_file`.
+
+    Raises:
+        ConfigError: If an argument is not accepted.
+    """
+
+    name: ClassVar[str] = "logging"
+    Config: ClassVar[type[BaseModel] | None] = LoggingConfig
+
+    def __init__(
+        self,
+        log_file: str | Path = "training_log.json",
+        format: FormatName | Sequence[FormatName] | None = None,  # noqa: A002 - as it is called in the settings
+    ) -> None:
+        config = _check(log_file=log_file, format=format)
+        self._names = _file_names(config)
+        self._files: dict[str, LogFile] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin a session about which nothing is known."""
+        self._is_begun = False
+        self._saved: Mapping[str, Any] = {}
+        self._best: Best | None = None
+        self._earlier_seconds = 0.0
+        self._session_started = perf_counter()
+        self._epoch_started: float | None = None
+
+    def start_training_session(self, context: TrainingContext) -> None:
+        """Begin the log; when resuming, nothing is touched before the state is there."""
+        self._forget()
+        if context.resumed_from is None:
+            # As with the class of the guide, a second run of one instance goes on with its list of events.
+            self._begin(context, self._file_states())
+
+    def load_checkpoint(self, context: TrainingContext) -> None:
+        """Cut the log back to the events that were there when the checkpoint was written."""
+        self._begin(context, self._saved.get("files", {}))
+
+    def start_epoch(self, context: TrainingContext) -> None:  # noqa: ARG002 - every hook takes it
+        """Start the clock of the epoch."""
+        self._epoch_started = perf_counter() - self._saved.get("epoch_seconds", 0.0)
+        self._saved = {}
+
+    def end_epoch(self, context: TrainingContext) -> None:
+        """Write the epoch; reading the losses waits for the device once."""
+        event = _epoch_event(context)
+        event["duration_seconds"] = self._epoch_seconds()
+        self._epoch_started = None
+        self._note_best(context)
+        self._write(event)
+
+    def end_training_session(self, context: TrainingContext) -> None:
+        """Write how it ended, and leave nothing but the log itself on disk."""
+        if not self._is_begun:
+            return
+        try:
+            self._write(self._closing_event(context))
+        finally:
+            with ExitStack() as stack:
+                for file in self._files.values():
+                    stack.callback(file.close)
+        for file in self._files.values():
+            logger.info("training log saved to %s", file.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the log is cut on a resume, the best epoch, and the time spent."""
+        return {
+            "files": self._file_states(),
+            "best": None if self._best is None else list(self._best),
+            "seconds": self._seconds(),
+            "epoch_seconds": self._epoch_seconds(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `load_checkpoint` will need."""
+        self._best = None if state["best"] is None else Best(*state["best"])
+        self._earlier_seconds = float(state["seconds"])
+        self._saved = state
+
+    def _file_states(self) -> dict[str, Any]:
+        return {name: file.state_dict() for name, file in self._files.items()}
+
+    def _begin(self, context: TrainingContext, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Open the files, and write the first event to those that do not go on from a state."""
+        self._files = {}
+        self._files = {name: LogFile(context.output_path(path), FORMATS[name]()) for name, path in self._names.items()}
+        self._is_begun = True
+        opening = _opening_event(context)
+        for name, file in self._files.items():
+            goes_on = name in states and _goes_on(file, states[name])
+            if not goes_on and file.path.is_file():
+                logger.warning("the log of an earlier run is replaced: %s", file.path)
+            if not goes_on or context.resumed_from is None:
+                file.add(opening)
+        self._write_files()
+
+    def _write(self, event: Event) -> None:
+        for file in self._files.values():
+            file.add(event)
+        self._write_files()
+
+    def _write_files(self) -> None:
+        """Write every file, also when one of them cannot be."""
+        errors = [error for file in self._files.values() if (error := _try_to_write(file))]
+        if errors:
+            raise errors[0]
+
+    def _note_best(self, context: TrainingContext) -> None:
+        """Remember the epoch if its loss is the least; NaN never is."""
+        is_validated = context.validation_batch_count > 0
+        loss_name = "validation_loss" if is_validated else "training_loss"
+        loss = context.validation_loss if is_validated else context.training_loss
+        least = self._best.loss if self._best and self._best.loss_name == loss_name else math.inf
+        if loss < least:
+            self._best = Best(context.epoch, loss_name, loss)
+
+    def _seconds(self) -> float:
+        return self._earlier_seconds + perf_counter() - self._session_started
+
+    def _epoch_seconds(self) -> float:
+        return 0.0 if self._epoch_started is None else perf_counter() - self._epoch_started
+
+    def _closing_event(self, context: TrainingContext) -> Event:
+        event = _event("training_complete", total_epochs=context.epoch, status=context.status)
+        if context.stop_reason is not None:
+            event["reason"] = context.stop_reason
+        if context.error is not None:
+            event["error"] = without_secrets(describe(context.error), context.hyperparameters)
+        if self._best is not None:
+            event |= {"best_epoch": self._best.epoch, f"best_{self._best.loss_name}": finite(self._best.loss)}
+        return event | {"global_step": context.global_step, "duration_seconds": self._seconds()}
+
+
+def _check(**arguments: Any) -> LoggingConfig:
+    try:
+        return LoggingConfig.model_validate(arguments)
+    except ValidationError as error:
+        faults = describe_faults(error, LoggingConfig, arguments)
+        raise ConfigError.join(ConfigError(f"LoggingPlugin: {fault.text}") for fault in faults) from error
+
+
+def _file_names(config: LoggingConfig) -> dict[str, Path]:
+    """Return format to file: the known ending is exchanged; an unknown one stays where one file is written."""
+    endings = {kind.suffix: name for name, kind in FORMATS.items()}
+    path = config.log_file
+    is_known = path.suffix.lower() in endings
+    wanted = config.format or endings.get(path.suffix.lower(), "json")
+    formats = [wanted] if isinstance(wanted, str) else list(dict.fromkeys(wanted))
+    if is_known:
+        return {
+            name: path if endings[path.suffix.lower()] == name else path.with_suffix(FORMATS[name].suffix)
+            for name in formats
+        }
+    if len(formats) == 1:
+        return {formats[0]: path}
+    return {name: path.with_name(path.name + FORMATS[name].suffix) for name in formats}
+
+
+def _goes_on(file: LogFile, state: Mapping[str, Any]) -> bool:
+    """Let a file go on from a state; return False, with a warning, when it is not the file of that state."""
+    try:
+        file.go_on(state)
+    except (OSError, ValueError) as error:
+        logger.warning("%s cannot be continued (%s); it begins anew", file.path, describe(error))
+        return False
+    return True
+
+
+def _try_to_write(file: LogFile) -> OSError | None:
+    try:
+        file.write()
+    except OSError as error:
+        return error
+    return None
+
+
+def _event(kind: str, **values: Any) -> Event:
+    return {"timestamp": datetime.now().isoformat(), "event": kind, **values}  # noqa: DTZ005 - local, as in the guide
+
+
+def _opening_event(context: TrainingContext) -> Event:
+    return _event("training_start", hyperparameters=plain_hyperparameters(context.hyperparameters))
+
+
+def _epoch_event(context: TrainingContext) -> Event:
+    event = _event(
+        "epoch_complete",
+        epoch=context.epoch,
+        training_loss=finite(context.training_loss),
+        training_metrics=_finite_values(context.training_metrics),
+    )
+    if context.validation_batch_count > 0:
+        event["validation_loss"] = finite(context.validation_loss)
+        event["validation_metrics"] = _finite_values(context.validation_metrics)
+    return event | {"learning_rate": _learning_rate(context), "global_step": context.global_step}
+
+
+def _finite_values(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {str(name): finite(value) for name, value in metrics.items()}
+
+
+def _learning_rate(context: TrainingContext) -> float | None:
+    """Return that of the first parameter group, which the epoch was trained with."""
+    rate = context.optimizer.param_groups[0].get("lr")
+    return None if rate is None else finite(float(rate))
