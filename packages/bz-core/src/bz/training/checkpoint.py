@@ -12,13 +12,13 @@ import logging
 import os
 import re
 import struct
-import tempfile
-from contextlib import suppress
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
 
+from bz.durable import replacing
 from bz.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -32,48 +32,24 @@ _NO_COMMENT: Final = b"\0\0"
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write `state` so that `path` is at every moment whole: the old file or the new one.
 
-    Temporary file in the same folder, flush, fsync, rename, fsync of the folder.
-
     Raises:
         CheckpointError: If the disk refuses, with the OSError and its errno as the cause; nothing
             is left behind and a file that was at `path` is still there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_durably(state, path)
+        with replacing(path) as file:
+            torch.save(state, file)
+            _append_digest(file)
     except OSError as error:
         raise CheckpointError(f"Cannot write the checkpoint {path}: {error.strerror or error}.", path=path) from error
 
 
-def _write_durably(state: dict[str, Any], path: Path) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            torch.save(state, file)
-            _append_digest(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-def _append_digest(file: Any) -> None:
+def _append_digest(file: BufferedRandom) -> None:
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest().encode()
     file.seek(-len(_NO_COMMENT), os.SEEK_END)
     file.write(struct.pack("<H", _COMMENT_SIZE) + _MARK + digest)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
