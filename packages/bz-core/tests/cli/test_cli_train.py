@@ -97,7 +97,7 @@ def test_train_without_plugins_says_how_it_ended_and_where_the_run_is(bz: Callab
     result = bz("train", "--epochs", "2", "--no-plugins", "--name", "r", "--seed", "7")
     assert (result.exit_code, result.stderr) == (0, "")
     first, last = result.stdout.splitlines()
-    assert first.startswith("Plugins: none. Off: console_out (no plugins were asked for)")
+    assert re.fullmatch(r"Plugins: none\. Off: [a-z_, ]*console_out[a-z_, ]* \(no plugins were asked for\)\.", first)
     numbers = re.sub(r"\d+(\.\d+)?(e-\d+)?", "N", last)
     assert numbers == "Completed: N epochs in N s, training loss N, validation loss N. The run is in runs/r."
     record = run_json()
@@ -135,7 +135,7 @@ def test_json_is_alone_on_stdout(bz: Callable[..., Result], script: Path) -> Non
         (["--epochs", "x"], ["Invalid value for '--epochs': 'x' is not a whole number. See: bz train --help"]),
         (["--device", "cuda:7"], ["`training.device` is 'cuda:7', which is not there; available: auto, cpu."]),
         (["--name", "../up"], ['`--name`: "../up" is no name for a run; accepted are up to 100 letters']),
-        (["--plugin", "consol_out"], ["Unknown plugin 'consol_out'; installed: console_out"]),
+        (["--plugin", "consol_out"], ["Unknown plugin 'consol_out'; installed: "]),
         (
             ["--plugin", "console_out", "--no-plugins"],
             ["`--plugin` and `--no-plugins` contradict each other; give one of them."],
@@ -310,7 +310,7 @@ def test_plugins_are_chosen_by_options_and_variables(
     assert running(bz("train")) == ["console_out", "p"]
     only = bz("train", "--plugin", "p")
     assert running(only) == ["p"]
-    assert "console_out (only p asked for)" in only.stdout.splitlines()[0]
+    assert "(only p asked for)" in only.stdout.splitlines()[0]
     without = bz("train", "--no-plugin", "p")
     assert "p" not in running(without)
     assert "p (left out as asked)" in without.stdout.splitlines()[0]

@@ -211,7 +211,11 @@ def register_plugins(parts: Parts, script: "LoadedScript", *, strict: bool) -> "
 def plugin_sentences(parts: Parts, names: Sequence[str]) -> Iterator[str]:
     """Yield which plugins run, and which were left out and why."""
     yield f"Plugins: {', '.join(names) or 'none'}."
-    left_out = [f"{choice.name} ({choice.reason})" for choice in parts.choices if choice.state == "off"]
-    if left_out:
-        yield f"Off: {', '.join(left_out)}."
+    off: dict[str, list[str]] = {}
+    for choice in parts.choices:
+        if choice.state == "off":
+            off.setdefault(choice.reason, []).append(choice.name)
+    if off:
+        groups = (f"{', '.join(group)} ({reason})" for reason, group in off.items())
+        yield f"Off: {'; '.join(groups)}."
     yield from parts.plugins.notices
