@@ -1,0 +1,150 @@
+"""Every epoch of the run, as the curves are drawn from it."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+TRAINING: Final = "training"
+VALIDATION: Final = "validation"
+
+Curves = dict[str, "Curve"]
+"""Phase to curve; a phase without a value is not there."""
+
+
+class Curve:
+    """Values over epochs, in the order of the epochs.
+
+    Attributes:
+        epochs: Numbers of the epochs that have a value; ascending.
+        values: The values, NaN and infinity included.
+    """
+
+    __slots__ = ("epochs", "values")
+
+    def __init__(self, epochs: list[int] | None = None, values: list[float] | None = None) -> None:
+        self.epochs = array("q", epochs or [])
+        self.values = array("d", values or [])
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        return zip(self.epochs, self.values, strict=True)
+
+    @property
+    def last(self) -> float:
+        """The value of the last epoch that has one."""
+        return self.values[-1]
+
+    def add(self, epoch: int, value: float) -> None:
+        """Add the value of a later epoch."""
+        self.epochs.append(epoch)
+        self.values.append(value)
+
+    def at(self, epoch: int) -> float | None:
+        """Return the value of an epoch, or None if it has none."""
+        index = bisect_left(self.epochs, epoch)
+        return self.values[index] if index < len(self) and self.epochs[index] == epoch else None
+
+    def lowest(self) -> tuple[int, float] | None:
+        """Return epoch and value of the first lowest finite value, or None without any."""
+        finite = (point for point in self if math.isfinite(point[1]))
+        return min(finite, key=lambda point: point[1], default=None)
+
+    def unusable_epochs(self) -> list[int]:
+        """Return the epochs whose value is NaN or infinite."""
+        return [epoch for epoch, value in self if not math.isfinite(value)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it as plain lists."""
+        return {"epochs": self.epochs.tolist(), "values": self.values.tolist()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return the curve that `state_dict` described."""
+        return cls(state["epochs"], state["values"])
+
+
+class Best(NamedTuple):
+    """The epoch with the lowest loss: its number, the phase whose loss decided, and that loss."""
+
+    epoch: int
+    phase: str
+    loss: float
+
+
+class History:
+    """All finished epochs.
+
+    Attributes:
+        last_epoch: Number of the epoch that was finished last, 0 before the first.
+        losses: Phase to curve.
+        metrics: Name of the metric to its curves.
+        learning_rates: Name of the parameter group to its curve.
+    """
+
+    def __init__(self) -> None:
+        self.last_epoch = 0
+        self.losses: Curves = {}
+        self.metrics: dict[str, Curves] = {}
+        self.learning_rates: Curves = {}
+
+    def add_loss(self, epoch: int, phase: str, loss: float, metrics: Mapping[str, float]) -> None:
+        """Add what one phase of an epoch came to."""
+        self.last_epoch = epoch
+        _curve(self.losses, phase).add(epoch, loss)
+        for name, value in metrics.items():
+            _curve(self.metrics.setdefault(name, {}), phase).add(epoch, value)
+
+    def add_learning_rates(self, epoch: int, rates: Mapping[str, float]) -> None:
+        """Add the learning rates of an epoch."""
+        for name, rate in rates.items():
+            _curve(self.learning_rates, name).add(epoch, rate)
+
+    def best(self) -> Best | None:
+        """Return the epoch with the lowest validation loss, without one the lowest training loss.
+
+        None as long as no loss was finite; NaN never wins.
+        """
+        for phase in (VALIDATION, TRAINING):
+            lowest = self.losses[phase].lowest() if phase in self.losses else None
+            if lowest is not None:
+                return Best(lowest[0], phase, lowest[1])
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "last_epoch": self.last_epoch,
+            "losses": _states(self.losses),
+            "metrics": {name: _states(curves) for name, curves in self.metrics.items()},
+            "learning_rates": _states(self.learning_rates),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return the history that `state_dict` described."""
+        history = cls()
+        history.last_epoch = state["last_epoch"]
+        history.losses = _curves(state["losses"])
+        history.metrics = {name: _curves(curves) for name, curves in state["metrics"].items()}
+        history.learning_rates = _curves(state["learning_rates"])
+        return history
+
+
+def _curve(curves: Curves, name: str) -> Curve:
+    return curves.setdefault(name, Curve())
+
+
+def _states(curves: Curves) -> dict[str, Any]:
+    return {name: curve.state_dict() for name, curve in curves.items()}
+
+
+def _curves(states: Mapping[str, Any]) -> Curves:
+    return {name: Curve.from_state(state) for name, state in states.items()}
