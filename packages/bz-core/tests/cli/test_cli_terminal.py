@@ -74,10 +74,10 @@ def test_help_is_drawn_on_a_terminal_also_of_a_command_of_a_package(install: Cal
         @app.command()
         def read(): ...
     """
-    install("bz-plugin-email", {"email": "mail_commands:app"}, module, group="bz.commands")
+    install("bz-plugin-postbox", {"postbox": "mail_commands:app"}, module, group="bz.commands")
     assert "╭" in on_terminal("--help")
-    assert "from bz-plugin-email 0.1.0" in ESCAPE.sub("", on_terminal("--help"))
-    assert "╭" in on_terminal("email", "--help")
+    assert "from bz-plugin-postbox 0.1.0" in ESCAPE.sub("", on_terminal("--help"))
+    assert "╭" in on_terminal("postbox", "--help")
 
 
 @pytest.mark.parametrize(
@@ -85,15 +85,15 @@ def test_help_is_drawn_on_a_terminal_also_of_a_command_of_a_package(install: Cal
     [
         ("bz pl", "plugins"),
         ("bz plugins en", "enable"),
-        ("bz em", "email"),
+        ("bz po", "postbox"),
         ("bz train --no-p", "--no-plugin\n--no-plugins"),
     ],
 )
 def test_shell_completion_imports_nothing(install: Callable[..., None], words: str, completions: str) -> None:
-    install("bz-plugin-email", {"email": "mail_commands:app"}, "raise Exception", group="bz.commands")
+    install("bz-plugin-postbox", {"postbox": "mail_commands:app"}, "raise Exception", group="bz.commands")
     assert complete(words) == completions
 
 
 def test_shell_completion_of_a_broken_command_is_silent(install: Callable[..., None]) -> None:
-    install("bz-plugin-email", {"email": "mail_commands:app"}, "raise Exception", group="bz.commands")
-    assert complete("bz email se") == ""
+    install("bz-plugin-postbox", {"postbox": "mail_commands:app"}, "raise Exception", group="bz.commands")
+    assert complete("bz postbox se") == ""

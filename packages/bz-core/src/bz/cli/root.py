@@ -67,7 +67,7 @@ class RootGroup(Group):
         candidates = self.extensions[name]
         if len(candidates) > 1:
             origins = " and ".join(command.origin for command in candidates)
-            raise ConfigError(f"Both {origins} bring a command {name!r}; uninstall the one you do not want.")
+            raise ConfigError(f"The command {name!r} is in {origins}; uninstall the one you do not want.")
         self.running = candidates[0].origin
         return candidates[0].load()
 
