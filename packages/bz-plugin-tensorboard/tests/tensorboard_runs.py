@@ -99,7 +99,7 @@ def train(
         loader or batches(),
         batches(2) if validates else None,
         epochs=epochs,
-        device="cpu",
+        device=options.pop("device", "cpu"),
         metrics={"mean_output": MeanOutput()},
         lr_scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5),
         **options,

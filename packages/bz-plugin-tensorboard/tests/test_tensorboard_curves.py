@@ -85,11 +85,11 @@ def test_learning_rate_follows_the_scheduler(tmp_path: Path) -> None:
 
 def test_each_parameter_group_has_its_learning_rate(tmp_path: Path) -> None:
     model = torch.nn.Linear(3, 1)
-    groups = [{"params": [model.weight], "name": "head"}, {"params": [model.bias], "lr": 0.01}]
+    groups: list[dict[str, Any]] = [{"params": [model.weight], "name": "head"}, {"params": [model.bias], "lr": 0.01}]
     train(board(), model=model, optimizer=torch.optim.SGD(groups, lr=0.1), run_dir=tmp_path / "a", epochs=1)
     found = curves(tmp_path / "a")
-    assert found["learning_rate/head"][0] == (5, pytest.approx(0.1))
-    assert found["learning_rate/1"][0] == (5, pytest.approx(0.01))
+    assert found["learning_rate/head"][0] == pytest.approx((5, 0.1))
+    assert found["learning_rate/1"][0] == pytest.approx((5, 0.01))
 
 
 def test_loss_that_is_not_a_number_is_shown_as_such(tmp_path: Path) -> None:
@@ -100,11 +100,11 @@ def test_loss_that_is_not_a_number_is_shown_as_such(tmp_path: Path) -> None:
     assert [math.isnan(value) for value in values] == [False] * 3 + [True] * 9
 
 
-class ReadCounter(TorchDispatchMode):
+class ReadCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class
     """Counts what brings numbers to the host, and the one operation that goes before in this plugin."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -115,7 +115,8 @@ class ReadCounter(TorchDispatchMode):
 
 
 def count_reads(*plugins: object, run_dir: Path) -> Counter[str]:
-    with ReadCounter() as counter:
+    counter = ReadCounter()
+    with counter:
         train(*plugins, loader=batches(100), epochs=2, run_dir=run_dir, validates=False, checkpoint_interval=0)
     return counter.calls
 
@@ -237,20 +238,51 @@ def test_histogram_leaves_out_what_is_not_finite(tmp_path: Path) -> None:
     assert "weights/bias" not in load(tmp_path / "a").Tags()["histograms"]
 
 
-def test_graph_is_shown_once_and_moves_nothing(tmp_path: Path) -> None:
-    def weights(*plugins: object) -> list[torch.Tensor]:
-        torch.manual_seed(1)
-        model = torch.nn.Sequential(
-            torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(), torch.nn.Linear(8, 1)
-        )
-        train(*plugins, model=model, run_dir=tmp_path / str(len(plugins)))
-        return list(model.state_dict().values())
+class CountingModel(torch.nn.Sequential):
+    """A model whose state changes with every forward pass, as that of many does in train mode."""
 
-    plain = weights()
-    shown = weights(board(graph=True, histograms_every=1))
-    assert all(torch.equal(one, other) for one, other in zip(plain, shown, strict=True))
-    names = {node.name for node in load(tmp_path / "1").Graph().node}
-    assert any("BatchNorm1d" in name for name in names)
+    calls: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(), torch.nn.Linear(8, 1))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        outputs: torch.Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
+        return outputs
+
+
+def test_graph_and_histograms_leave_the_training_as_it_is(tmp_path: Path) -> None:
+    def state(*plugins: object) -> dict[str, torch.Tensor]:
+        torch.manual_seed(1)
+        model = CountingModel()
+        train(*plugins, model=model, run_dir=tmp_path / str(len(plugins)))
+        return model.state_dict()
+
+    plain = state()
+    shown = state(board(graph=True, histograms_every=1))
+    assert plain["calls"] == 42  # 36 batches of training, 6 of validation
+    assert {name: torch.equal(shown[name], value) for name, value in plain.items()} == dict.fromkeys(plain, True)
+
+
+def test_graph_names_the_layers_of_the_model(tmp_path: Path) -> None:
+    train(board(graph=True), model=CountingModel(), run_dir=tmp_path / "a")
+    names = {node.name for node in load(tmp_path / "a").Graph().node}
+    assert any("BatchNorm1d[1]" in name for name in names)
+
+
+def test_device_memory_is_not_shown_for_a_cpu(tmp_path: Path) -> None:
+    train(board(), run_dir=tmp_path / "a")
+    assert not [tag for tag in curves(tmp_path / "a") if tag.startswith("device_memory")]
+
+
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="needs an accelerator")
+def test_device_memory_of_an_accelerator_is_shown(tmp_path: Path) -> None:
+    train(board(), run_dir=tmp_path / "a", device="auto")
+    points = curves(tmp_path / "a")["device_memory_mib/allocated"]
+    assert [step for step, _ in points] == [5, 10, 12, 15, 20, 24, 25, 30, 35, 36]
+    assert all(value > 0 for _, value in points)
 
 
 class Branching(torch.nn.Module):
@@ -274,7 +306,7 @@ def test_model_that_cannot_be_traced_is_reported_once(tmp_path: Path, caplog: py
         outputs = context.model(batch[0]).values
         return StepResult(torch.nn.functional.mse_loss(outputs, batch[1]), outputs, batch[1])
 
-    options = {"training_step": step, "validates": False, "strict": False, "loader": batches()}
+    options: dict[str, Any] = {"training_step": step, "validates": False, "strict": False, "loader": batches()}
     result = train(board(graph=True), model=Branching(), run_dir=tmp_path / "a", **options)
     assert result.plugin_usage[0].failures == 1
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
