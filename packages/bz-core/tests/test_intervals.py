@@ -169,6 +169,12 @@ def test_schedule_is_due_once_at_a_step_that_takes_several_batches() -> None:
     assert due_at(resumed, [Position(1, 2), Position(1, 3), Position(1, 4)]) == [(1, 4)]
 
 
+def test_schedule_of_steps_keeps_no_time() -> None:
+    schedule = Schedule(Interval.parse("2 steps"))
+    schedule.is_due(Position(1, 4))
+    assert schedule.state_dict() == {"last": 4, "seconds": 0.0}
+
+
 def test_schedule_of_time_begins_anew_each_time() -> None:
     clock = Clock()
     schedule = Schedule(Interval.parse("10 min"), clock)

@@ -181,7 +181,8 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: the last epoch or step, and the seconds since the last time."""
-        return {"last": self._last, "seconds": self._clock() - self._began}
+        seconds = 0.0 if self.interval.seconds is None else self._clock() - self._began
+        return {"last": self._last, "seconds": seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; the time between two sessions does not count."""
