@@ -7,7 +7,6 @@ import inspect
 import json
 import logging
 import math
-import os
 import re
 import signal
 from pathlib import Path
@@ -121,7 +120,7 @@ def test_log_is_that_of_the_guide() -> None:
     assert [list(event)[:2] for event in events] == [["timestamp", "event"]] * 4
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?", event["timestamp"]) for event in events)
     assert all(0 < event["duration_seconds"] < 60 for event in events[1:])
-    assert sorted(os.listdir()) == ["my_training_log.json"]
+    assert sorted(path.name for path in Path().iterdir()) == ["my_training_log.json"]
 
 
 def test_log_without_validation_has_no_validation_keys() -> None:
@@ -212,7 +211,7 @@ def test_table_has_a_row_for_each_epoch() -> None:
 )
 def test_files_follow_name_and_format(log_file: str, formats: Any, files: list[str]) -> None:
     train(LoggingPlugin(log_file, formats))
-    assert sorted(os.listdir()) == files
+    assert sorted(path.name for path in Path().iterdir()) == files
 
 
 class Ender(Plugin):
@@ -323,7 +322,7 @@ def test_settings_build_the_plugin() -> None:
     plugin = build_plugin("logging", LoggingPlugin, {"log_file": "x.json", "format": ["csv", "jsonl"]})
     assert isinstance(plugin, LoggingPlugin)
     train(plugin)
-    assert sorted(os.listdir()) == ["x.csv", "x.jsonl"]
+    assert sorted(path.name for path in Path().iterdir()) == ["x.csv", "x.jsonl"]
 
 
 def test_settings_have_the_defaults_of_the_signature() -> None:

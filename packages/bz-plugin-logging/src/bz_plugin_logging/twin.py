@@ -27,6 +27,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from bz.durable import replacing
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -62,14 +64,9 @@ class TwinFile:
         self._check_kind()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._drop_twin()  # first of all the twin of a killed run, which may be the visible file under another name
-        try:
-            self._write_twin(0, body + self._tail, mode="xb")
-            if self.path.exists():
-                shutil.copymode(self.path, self._twin)
-            self._twin.replace(self.path)
-        except BaseException:
-            self._drop_twin()
-            raise
+        with replacing(self.path) as file:
+            file.write(body + self._tail)
+        self._is_synced = True
         self._body_size = len(body)
 
     def append(self, addition: bytes) -> None:
@@ -83,7 +80,7 @@ class TwinFile:
                 self._copy()
             lacking = self._lacks or b""
             self._check_size(self._twin, self._body_size - len(lacking))
-            self._write_twin(self._body_size - len(lacking), lacking + addition + self._tail, mode="r+b")
+            self._write_twin(self._body_size - len(lacking), lacking + addition + self._tail)
             is_kept = self._publish()
         except BaseException:
             self._drop_twin()
@@ -125,9 +122,9 @@ class TwinFile:
         if path.stat().st_size != body_size + len(self._tail):
             raise OSError(errno.EBUSY, "Something else writes to the log of this run", str(self.path))
 
-    def _write_twin(self, position: int, content: bytes, mode: str) -> None:
+    def _write_twin(self, position: int, content: bytes) -> None:
         """Write to the file that nobody sees yet."""
-        with self._twin.open(mode) as file:
+        with self._twin.open("r+b") as file:
             file.seek(position)
             file.write(content)
             file.flush()
