@@ -58,7 +58,9 @@ def test_load_without_a_file_gives_the_defaults() -> None:
         "precision": "fp32",
         "compile": False,
         "seed": None,
-        "checkpoint_interval": 1,
+        "checkpoint_interval": "1 epoch",
+        "async_checkpoint": False,
+        "on_nonfinite": "stop",
     }
 
 
@@ -100,7 +102,14 @@ def test_config_is_frozen() -> None:
         ("device", "", 'must be "auto" or a device such as "cpu", "cuda", "cuda:1" or "mps", got "".'),
         ("device", "cuda:", 'must be "auto" or a device such as "cpu", "cuda", "cuda:1" or "mps", got "cuda:".'),
         ("device", "CUDA\n", 'must be "auto" or a device such as "cpu", "cuda", "cuda:1" or "mps", got "CUDA\\n".'),
-        ("checkpoint_interval", -1, "must be at least 0, got -1."),
+        (
+            "checkpoint_interval",
+            -1,
+            (
+                'must be 0 or above 0 and written as "5 epochs", "200 steps" or "10 min" (also s and h); '
+                "a bare number means epochs, got -1."
+            ),
+        ),
     ],
 )
 def test_training_with_a_wrong_value_names_key_value_and_what_is_accepted(name: str, value: Any, fault: str) -> None:
@@ -131,8 +140,8 @@ def test_training_with_a_good_value_keeps_it(name: str, value: Any) -> None:
         (
             {"training": {"epoch": 3}},
             (
-                "unknown key `training.epoch`; accepted: checkpoint_interval, compile, device, epochs, precision, "
-                "seed. Did you mean 'epochs'?"
+                "unknown key `training.epoch`; accepted: async_checkpoint, checkpoint_interval, compile, device, epochs, "
+                "on_nonfinite, precision, seed. Did you mean 'epochs'?"
             ),
         ),
         (
@@ -176,8 +185,8 @@ def test_load_several_faults_reports_all_of_them() -> None:
         "bz.json: `hyperparameters.key` reads the environment variable UNSET, which is not set.",
         "bz.json: `training.epochs` must be at least 1, got 0.",
         (
-            "bz.json: unknown key `training.devise`; accepted: checkpoint_interval, compile, device, epochs, "
-            "precision, seed. Did you mean 'device'?"
+            "bz.json: unknown key `training.devise`; accepted: async_checkpoint, checkpoint_interval, compile, device, "
+            "epochs, on_nonfinite, precision, seed. Did you mean 'device'?"
         ),
     )
 

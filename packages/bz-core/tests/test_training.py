@@ -266,6 +266,24 @@ def test_empty_loader_is_explained_before_the_session_starts() -> None:
     assert plugin.events == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": 3}, "The model is a int; it must be a torch.nn.Module."),
+        ({"model": nn.Linear}, "The model is the class Linear; it must be a torch.nn.Module."),
+        (
+            {"optimizer": torch.optim.SGD},
+            "The optimizer is the class SGD; it must be a torch.optim.Optimizer, built over",
+        ),
+        ({"loss_fn": "mse"}, "The loss_fn is a str; it must be callable as loss_fn"),
+        ({"loss_fn": nn.MSELoss}, "The loss_fn is the class MSELoss; it must be callable as loss_fn"),
+    ],
+)
+def test_part_that_is_not_what_its_name_says_is_explained(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScriptError, match=message):
+        train(tiny_spec(**changes))
+
+
 def test_loader_that_cannot_be_walked_is_explained() -> None:
     with pytest.raises(ScriptError, match=r"The training_loader is a int; it must be iterable, as a DataLoader is."):
         train(tiny_spec(training_loader=3))

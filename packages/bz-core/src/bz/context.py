@@ -70,9 +70,13 @@ class LossTotal:
 
     Reading adds the losses one after the other, in double precision: the sum is the one of the loop
     that everybody writes, `total += loss.item()`, no matter when and how often it is read.
+
+    Attributes:
+        batch_count: Losses added.
+        first_nonfinite: Index of the first loss that was NaN or infinite, among those read; else None.
     """
 
-    __slots__ = ("_chunks", "_pending", "_total", "batch_count")
+    __slots__ = ("_chunks", "_number_read", "_pending", "_total", "batch_count", "first_nonfinite")
 
     CHUNK: Final = 256
     """Losses that are kept one by one, before they are stacked into one tensor."""
@@ -82,6 +86,8 @@ class LossTotal:
         self._pending: list[torch.Tensor] = []
         self._chunks: list[torch.Tensor] = []
         self._total = 0.0
+        self._number_read = 0
+        self.first_nonfinite: int | None = None
 
     def add(self, loss: torch.Tensor) -> None:
         """Add a detached 0-d loss; does not wait for the device."""
@@ -99,7 +105,7 @@ class LossTotal:
     def restore(self, total: float, batch_count: int) -> None:
         """Go on from a saved sum."""
         self._pending, self._chunks = [], []
-        self._total, self.batch_count = total, batch_count
+        self._total, self._number_read, self.batch_count = total, batch_count, batch_count
 
     @property
     def total(self) -> float:
@@ -107,12 +113,18 @@ class LossTotal:
         if self._pending:
             self._stack_pending()
         if self._chunks:
-            import torch
-
-            for loss in torch.cat(self._chunks).tolist():
-                self._total += loss
-            self._chunks.clear()
+            self._read_chunks()
         return self._total
+
+    def _read_chunks(self) -> None:
+        import torch
+
+        for loss in torch.cat(self._chunks).tolist():
+            self._total += loss
+            if self.first_nonfinite is None and not math.isfinite(loss):
+                self.first_nonfinite = self._number_read
+            self._number_read += 1
+        self._chunks.clear()
 
     @property
     def mean(self) -> float:
@@ -129,6 +141,7 @@ class Progress:
     epoch: int = 0
     global_step: int = 0
     batch_index: int = 0
+    batches_done: int = 0
     batch: Any = None
     outputs: Any = None
     loss: torch.Tensor | None = None

@@ -120,7 +120,9 @@ def _requirement(details: ErrorDetails, *, is_secret: bool) -> str:
     context = details.get("ctx", {})
     is_text = isinstance(details["input"], str) and details["type"] in {"too_long", "too_short"}
     if template := _REQUIREMENTS.get(f"string_{details['type']}" if is_text else details["type"]):
-        return template.format_map(context)
+        text = template.format_map(context)
+        is_single = details["type"] == "literal_error" and " or " not in context["expected"]
+        return text.replace("one of ", "") if is_single else text
     if is_secret:
         return "is not accepted"
     text = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in details["msg"])).strip()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, WithJsonSchema
 
 from bz.config.redaction import redact
+from bz.intervals import Interval
 
 _DEVICE_FORM = r"[a-z][a-z0-9_]*(:[0-9]{1,4})?"
 _MAX_COUNT = 1_000_000_000
@@ -54,8 +55,14 @@ class TrainingSettings(_Settings):
     seed: int | None = Field(default=None, ge=0, le=_MAX_SEED)
     """Start of all random numbers, for runs that can be repeated; without one, each run draws its own."""
 
-    checkpoint_interval: int = Field(default=1, ge=0, le=_MAX_COUNT)
-    """Epochs from one checkpoint to the next; 0 writes none."""
+    checkpoint_interval: Literal[0] | Interval = Field(default="1 epoch", validate_default=True)
+    """How often the run is saved, as in 1, "200 steps" or "10 min"; a bare number means epochs, 0 never."""
+
+    async_checkpoint: bool = False
+    """Whether checkpoints are written by a thread of their own; training waits only for a copy of the state."""
+
+    on_nonfinite: Literal["stop", "skip", "ignore"] = "stop"
+    """What a NaN or infinite loss does: "stop" the run, "skip" the step (which waits for the device), or "ignore"."""
 
 
 class PluginSettings(_Settings):

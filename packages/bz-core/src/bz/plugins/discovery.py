@@ -76,28 +76,22 @@ def _describe(entry_point: importlib_metadata.EntryPoint) -> DiscoveredPlugin:
     distribution = entry_point.dist
     if distribution is None:
         return DiscoveredPlugin(entry_point.name, "unknown", "unknown", entry_point.value)
-    keywords = re.split(r"[,\s]+", distribution.metadata.get("Keywords") or "")
+    metadata = distribution.metadata  # parsed anew at each access
     return DiscoveredPlugin(
         name=entry_point.name,
-        package=distribution.name,
-        version=distribution.version,
+        package=metadata["Name"],
+        version=metadata["Version"],
         target=entry_point.value,
-        opt_in=OPT_IN_KEYWORD in keywords,
-        requires_core=_core_requirement(distribution.requires or ()),
+        opt_in=OPT_IN_KEYWORD in re.split(r"[,\s]+", metadata.get("Keywords") or ""),
+        requires_core=_core_requirement(metadata.get_all("Requires-Dist") or ()),
     )
 
 
 def _core_requirement(requirements: Iterable[str]) -> str:
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    for line in requirements:
-        if not re.match(r"bz[-_.]+core\b", line, re.IGNORECASE):
-            continue
-        try:
-            return str(Requirement(line).specifier)
-        except InvalidRequirement:
-            return ""
-    return ""
+    """Return the version specifier on bz-core, as the distribution wrote it."""
+    pattern = re.compile(r"bz[-_.]+core\s*(?:\[[^]]*\])?\s*\(?([^;()]*)", re.IGNORECASE)
+    matches = (pattern.match(line) for line in requirements)
+    return next((match[1].strip() for match in matches if match and not re.match(r"[\w.-]", match[1])), "")
 
 
 def core_version() -> str:

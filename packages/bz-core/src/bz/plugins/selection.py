@@ -209,11 +209,15 @@ def _reason_to_leave_out(plugin: DiscoveredPlugin, section: Mapping[str, Any] | 
 
 
 def _is_compatible(plugin: DiscoveredPlugin) -> bool:
+    """Return whether this bz-core is one that the plugin's package asks for; what cannot be read asks for nothing."""
     if not plugin.requires_core:
         return True
-    from packaging.specifiers import SpecifierSet
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-    return SpecifierSet(plugin.requires_core).contains(core_version(), prereleases=True)
+    try:
+        return SpecifierSet(plugin.requires_core).contains(core_version(), prereleases=True)
+    except InvalidSpecifier:
+        return True
 
 
 def _settle_collisions(

@@ -41,8 +41,20 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
         with replacing(path) as file:
             torch.save(state, file)
             _append_digest(file)
-    except OSError as error:
-        raise CheckpointError(f"Cannot write the checkpoint {path}: {error.strerror or error}.", path=path) from error
+    except (OSError, RuntimeError) as error:
+        cause = _disk_error(error)
+        if cause is None:
+            raise
+        raise CheckpointError(f"Cannot write the checkpoint {path}: {cause.strerror or cause}.", path=path) from cause
+
+
+def _disk_error(error: BaseException) -> OSError | None:
+    """Return the disk's own error: torch raises a RuntimeError while it handles one."""
+    while not isinstance(error, OSError):
+        if error.__context__ is None:
+            return None
+        error = error.__context__
+    return error
 
 
 def _append_digest(file: BufferedRandom) -> None:

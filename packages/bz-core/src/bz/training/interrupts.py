@@ -1,4 +1,7 @@
-"""Turns the first SIGINT or SIGTERM into a wish to stop; the second one acts as if bz were not there."""
+"""Turns the first signal to end into a wish to stop; the second one acts as if bz were not there.
+
+SIGINT comes from a person, SIGTERM and SIGUSR1 from a scheduler whose time is nearly up.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, TracebackType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class Interrupts:
@@ -34,7 +37,7 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS if _is_free(number)}
         return self
 
     def __exit__(
@@ -56,3 +59,8 @@ class Interrupts:
             return
         self.received = signal.Signals(number)
         self._on_signal(self.received)
+
+
+def _is_free(number: signal.Signals) -> bool:
+    """Return whether bz may handle a signal: one that the script handles itself, or ignores, stays with the script."""
+    return signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}

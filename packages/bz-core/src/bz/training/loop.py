@@ -7,16 +7,18 @@ A batch of training, with every hook named:
     zero_grad, backward, optimizer step
     loss and metrics are added up on the device
     end_training_batch
-    checkpoints that were asked for are written; a stop "after the batch" leaves the loop
+    checkpoints that are due are written; a stop "after the batch" leaves the loop
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bz.training.device import move_to_device
+from bz.training.finite import refuse_nonfinite
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
     from bz.spec import StepResult
     from bz.training.metrics import MetricSet
     from bz.training.precision import Precision
+    from bz.training.saving import CheckpointWriter
+
+logger = logging.getLogger(__name__)
+
+CHECKED_EVERY: Final = 100
+"""Batches between two looks at the losses for one that is not finite; each look waits for the device."""
 
 Step = Callable[["TrainingContext", Any], "StepResult"]
 
@@ -55,11 +63,13 @@ class TrainingLoop(_Loop):
 
     Attributes:
         precision: Makes the backward pass and the optimizer step.
-        write_checkpoints: Called when a plugin asked for one.
+        checkpoints: Asked after batches, when there is something to write.
+        on_nonfinite: `stop`, `skip` or `ignore`.
     """
 
     precision: Precision
-    write_checkpoints: Callable[[], None]
+    checkpoints: CheckpointWriter
+    on_nonfinite: str
 
     def run(self, batches: Iterable[Any], first_index: int = 0) -> bool:
         """Train on each batch.
@@ -76,28 +86,47 @@ class TrainingLoop(_Loop):
         device = _target_device(context)
         on_start, on_end = self.hooks["start_training_batch"] or None, self.hooks["end_training_batch"] or None
         add_loss = progress.training_loss.add
+        skips, checks = self.on_nonfinite == "skip", self.on_nonfinite == "stop"
+        watches_batches = self.checkpoints.watches_batches
         for index, batch in enumerate(batches, first_index):
             progress.batch_index = index
             progress.batch = batch if device is None else move_to_device(batch, device)
             if on_start is not None:
                 on_start(context)
             loss, outputs, targets = step(context, progress.batch)
-            optimizer.zero_grad()
-            backward_and_step(loss, optimizer)
-            progress.global_step += 1
-            progress.loss = loss = loss.detach()
             progress.outputs = outputs
-            add_loss(loss)
-            if metrics is not None:
-                metrics.update(outputs, targets)
+            if skips and not loss.isfinite():
+                self._skip(loss)
+            else:
+                optimizer.zero_grad()
+                backward_and_step(loss, optimizer)
+                progress.global_step += 1
+                progress.loss = loss = loss.detach()
+                add_loss(loss)
+                if metrics is not None:
+                    metrics.update(outputs, targets)
+            progress.batches_done = index + 1
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None
-            if progress.checkpoint_requests:
-                self.write_checkpoints()
+            if checks and index % CHECKED_EVERY == CHECKED_EVERY - 1:
+                refuse_nonfinite(progress)
+            if progress.checkpoint_requests or watches_batches:
+                self.checkpoints.after_batch()
             if progress.stop is not None and progress.stop.when == "batch":
                 return False
         return True
+
+    def _skip(self, loss: torch.Tensor) -> None:
+        """Leave the weights, the losses and the metrics as they are."""
+        progress = self.progress
+        progress.loss = loss.detach()
+        logger.warning(
+            "the loss is %s in epoch %d, batch %d; this step is skipped",
+            loss.item(),
+            progress.epoch,
+            progress.batch_index + 1,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

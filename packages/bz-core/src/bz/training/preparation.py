@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from bz.context import RunFacts
 from bz.errors import ScriptError
@@ -11,10 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    import torch
-
     from bz.config.models import TrainingSettings
     from bz.spec import TrainingSpec
+
+
+def check_spec(spec: TrainingSpec) -> None:
+    """Refuse what cannot be trained at all.
+
+    Raises:
+        ScriptError: If the model, the optimizer or the loss function is not what its name says.
+    """
+    expected: tuple[tuple[str, object, Any, str], ...] = (
+        ("model", spec.model, torch.nn.Module, "a torch.nn.Module"),
+        ("optimizer", spec.optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer, built over model.parameters()"),
+        ("loss_fn", spec.loss_fn, Callable | None, "callable as loss_fn(outputs, targets)"),
+    )
+    for name, value, kind, what in expected:
+        if isinstance(value, type) or not isinstance(value, kind):
+            given = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+            raise ScriptError(f"The {name} is {given}; it must be {what}.")
 
 
 def gather_facts(
@@ -27,8 +45,10 @@ def gather_facts(
     """Return the facts of a run.
 
     Raises:
-        ScriptError: If a loader is empty or no loader.
+        ScriptError: If the model, the optimizer, the loss function or a loader is not what its name
+            says, or a loader is empty.
     """
+    check_spec(spec)
     batch_size = getattr(spec.training_loader, "batch_size", None)
     return RunFacts(
         device=device,

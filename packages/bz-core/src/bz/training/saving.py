@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bz.context import CheckpointRequest
 from bz.errors import CheckpointError
+from bz.intervals import Schedule
+from bz.training.background import BackgroundWriter
 from bz.training.checkpoint import STATE_FOLDER, RollingCheckpoints, write_checkpoint
+from bz.training.finite import refuse_nonfinite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
+    from bz.config.models import TrainingSettings
     from bz.context import Progress
     from bz.training.state import RunState
 
@@ -29,38 +32,59 @@ class CheckpointWriter:
         state: What is written.
         progress: Where the run is, and the requests of plugins.
         run_dir: Folder of the run, or None.
-        interval: Epochs between the core's own checkpoints; 0 for none.
+        settings: How often, whether by a thread of its own, and whether a loss that is not finite is in the way.
         announce: Called after each checkpoint that is safely on disk.
     """
 
     def __init__(
-        self, state: RunState, progress: Progress, run_dir: Path | None, interval: int, announce: Callable[[], None]
+        self,
+        state: RunState,
+        progress: Progress,
+        run_dir: Path | None,
+        settings: TrainingSettings,
+        *,
+        announce: Callable[[], None],
     ) -> None:
         self._state = state
         self._progress = progress
-        self._interval = interval
-        self._rolling = RollingCheckpoints(run_dir / STATE_FOLDER) if run_dir is not None and interval else None
+        self._refuses_nonfinite = settings.on_nonfinite == "stop"
         self._announce = announce
+        self._rolling: RollingCheckpoints | None = None
+        self._schedule: Schedule | None = None
+        if run_dir is not None and settings.checkpoint_interval:
+            self._rolling = RollingCheckpoints(run_dir / STATE_FOLDER)
+            self._schedule = Schedule(settings.checkpoint_interval)
+        self._background = BackgroundWriter() if settings.async_checkpoint else None
         self._unwritten: dict[Path, CheckpointError] = {}
+
+    @property
+    def watches_batches(self) -> bool:
+        """Whether `after_batch` has work to do even when no plugin asked for a checkpoint."""
+        return self._background is not None or (self._schedule is not None and self._schedule.interval.is_inside_epoch)
 
     def moment(self, *, is_training_done: bool) -> Mapping[str, Any] | None:
         """Return the state of this moment for a later `save_inside_epoch`, or None if it would not be used."""
         if self._rolling is None:
             return None
-        batches_done = self._progress.training_loss.batch_count
-        return self._state.moment(batches_done=batches_done, is_training_done=is_training_done)
+        return self._state.moment(batches_done=self._progress.batches_done, is_training_done=is_training_done)
 
-    def write_requested(self, *, is_inside_epoch: bool) -> None:
-        """Write the checkpoints that plugins asked for."""
-        requests, self._progress.checkpoint_requests = self._progress.checkpoint_requests, []
-        for request in requests:
-            self._write(request, self._state.moment(batches_done=self._batches_done(is_inside_epoch)))
+    def after_batch(self) -> None:
+        """Write what plugins asked for, and the core's own checkpoint if it is due inside an epoch."""
+        self._collect(wait=False)
+        self._write_requested(self._progress.batches_done)
+        if (
+            self._schedule is not None
+            and self._schedule.interval.is_inside_epoch
+            and self._schedule.is_due(self._progress)
+        ):
+            self._write_rolling(self._state.moment(batches_done=self._progress.batches_done))
 
-    def save_after_epoch(self, *, is_last: bool) -> None:
+    def after_epoch(self, *, is_last: bool) -> None:
         """Write what is due between two epochs."""
-        self.write_requested(is_inside_epoch=False)
-        if self._rolling is not None and (is_last or self._progress.epoch % self._interval == 0):
-            self._write_rolling(self._rolling, self._state.moment(batches_done=None))
+        self._collect(wait=False)
+        self._write_requested(batches_done=None)
+        if self._schedule is not None and (self._schedule.is_due(self._progress) or is_last):
+            self._write_rolling(self._state.moment(batches_done=None))
 
     def save_inside_epoch(self, moment: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint of a run that ends inside an epoch.
@@ -69,29 +93,66 @@ class CheckpointWriter:
             moment: Where the run has to go on from; by default after the last batch.
         """
         if self._rolling is not None:
-            self._write_rolling(self._rolling, moment or self._state.moment(batches_done=self._batches_done(True)))
+            self._write_rolling(moment or self._state.moment(batches_done=self._progress.batches_done))
 
-    def _batches_done(self, is_inside_epoch: bool) -> int | None:  # noqa: FBT001 - private, and named at each call
-        return self._progress.training_loss.batch_count if is_inside_epoch else None
-
-    def _write_rolling(self, rolling: RollingCheckpoints, moment: Mapping[str, Any]) -> None:
-        path = rolling.path_for(self._progress.epoch, self._progress.global_step)
-        if self._write(CheckpointRequest(path, {}), moment):
-            rolling.prune()
-
-    def _write(self, request: CheckpointRequest, moment: Mapping[str, Any]) -> bool:
-        """Write one checkpoint; return whether it is on disk."""
-        try:
-            write_checkpoint(self._state.collect(moment, request.extra), request.path)
-        except CheckpointError as error:
-            logger.error("%s Training goes on.", error)  # noqa: TRY400 - the sentence says all
-            self._unwritten[request.path.parent] = error
-            return False
-        self._unwritten.pop(request.path.parent, None)
-        self._progress.checkpoint_path = request.path
-        self._announce()
-        return True
+    def close(self) -> None:
+        """Wait for the write that is in flight."""
+        self._collect(wait=True)
 
     def missing_files(self) -> tuple[str, ...]:
         """Return a sentence for each folder whose last checkpoint could not be written."""
         return tuple(str(error) for error in self._unwritten.values())
+
+    def _write_requested(self, batches_done: int | None) -> None:
+        requests, self._progress.checkpoint_requests = self._progress.checkpoint_requests, []
+        for request in requests:
+            self._write(request, self._state.moment(batches_done=batches_done), done=_nothing)
+
+    def _write_rolling(self, moment: Mapping[str, Any]) -> None:
+        assert self._rolling is not None
+        path = self._rolling.path_for(self._progress.epoch, self._progress.global_step)
+        self._write(CheckpointRequest(path, {}), moment, done=self._rolling.prune)
+
+    def _write(self, request: CheckpointRequest, moment: Mapping[str, Any], done: Callable[[], None]) -> None:
+        """Write one checkpoint, or begin to; `done` is called once it is on disk.
+
+        Raises:
+            TrainingError: If a loss of the epoch was not finite: the state is not worth keeping.
+        """
+        if self._refuses_nonfinite:
+            refuse_nonfinite(self._progress)
+        state = self._state.collect(moment, request.extra)
+        if self._background is not None:
+            self._collect(wait=True)
+            self._background.submit(state, request.path, done)
+            return
+        try:
+            write_checkpoint(state, request.path)
+        except CheckpointError as error:
+            self._failed(error)
+        else:
+            self._succeeded(request.path, done)
+
+    def _collect(self, *, wait: bool) -> None:
+        """Finish, on the training thread, what the background wrote."""
+        written = self._background.collect(wait=wait) if self._background is not None else None
+        if written is None:
+            return
+        if written.error is not None:
+            self._failed(written.error)
+        else:
+            self._succeeded(written.path, written.done)
+
+    def _failed(self, error: CheckpointError) -> None:
+        logger.error("%s Training goes on.", error)
+        self._unwritten[error.path.parent] = error
+
+    def _succeeded(self, path: Path, done: Callable[[], None]) -> None:
+        self._unwritten.pop(path.parent, None)
+        self._progress.checkpoint_path = path
+        done()
+        self._announce()
+
+
+def _nothing() -> None:
+    """Do nothing: checkpoints that plugins asked for are theirs to delete."""

@@ -11,6 +11,7 @@ from bz.context import LossTotal, Progress, Status, TrainingContext
 from bz.errors import TrainingError
 from bz.training.checkpoint import FoundCheckpoint, find_checkpoint
 from bz.training.device import resolve_device
+from bz.training.finite import refuse_nonfinite
 from bz.training.interrupts import Interrupts
 from bz.training.isolation import watched_states
 from bz.training.loop import TrainingLoop, ValidationLoop
@@ -78,11 +79,12 @@ class Session:
         self._context = TrainingContext(
             spec, facts, self._progress, collect_state=self._state.collect, collect_usage=plugins.usage
         )
+        self._on_nonfinite = settings.on_nonfinite
         self._checkpoints = CheckpointWriter(
             self._state,
             self._progress,
             run_dir,
-            settings.checkpoint_interval,
+            settings,
             announce=lambda: self._fire("save_checkpoint"),
         )
         self._interrupts = Interrupts(self._stop_for_signal)
@@ -100,7 +102,8 @@ class Session:
             step=make_step([*own, *self._plugins.step_functions("training_step")], self._precision),
             metrics=self._metrics["training"],
             precision=self._precision,
-            write_checkpoints=lambda: self._checkpoints.write_requested(is_inside_epoch=True),
+            checkpoints=self._checkpoints,
+            on_nonfinite=self._on_nonfinite,
         )
 
     def _make_validation_loop(self) -> ValidationLoop:
@@ -169,7 +172,7 @@ class Session:
     def _run_epoch(self) -> None:
         """Run one epoch from its beginning."""
         self._progress.training_loss, self._progress.validation_loss = LossTotal(), LossTotal()
-        self._progress.batch_index = 0
+        self._progress.batch_index = self._progress.batches_done = 0
         for metrics in self._metrics.values():
             metrics.reset()
         self._fire("start_epoch")
@@ -193,11 +196,13 @@ class Session:
         if not self._training_loop.run(self._unless_interrupted(batches), first_index):
             self._checkpoints.save_inside_epoch()
             return False
-        if self._progress.training_loss.batch_count == 0:
+        if self._progress.batches_done == 0:
             raise TrainingError(
                 f"The training_loader gave no batches in epoch {self._progress.epoch}; "
                 "it must be iterable again in every epoch, as a DataLoader or a list is."
             )
+        if self._on_nonfinite == "stop":
+            refuse_nonfinite(self._progress)
         self._fire("end_training_loop")
         return True
 
@@ -217,7 +222,7 @@ class Session:
         self._fire("end_epoch")
         self._step_scheduler()
         is_last = self._progress.epoch >= self._epochs or self._progress.stop is not None
-        self._checkpoints.save_after_epoch(is_last=is_last)
+        self._checkpoints.after_epoch(is_last=is_last)
 
     def _validate(self, loader: Iterable[Any]) -> bool:
         """Validate; return False when a stop took effect after a batch."""
@@ -259,11 +264,12 @@ class Session:
         self._hooks[hook](self._context)
 
     def _end(self) -> TrainingResult:
-        """Fire the last hook and sum up."""
+        """Wait for the last checkpoint, fire the last hook and sum up."""
         try:
-            self._fire("end_training_session")
+            self._checkpoints.close()
         finally:
-            self._warn_of_slow_plugins()
+            self._fire("end_training_session")
+        self._warn_of_slow_plugins()
         progress, context = self._progress, self._context
         failed = (f"Plugin {name!r} is required and failed." for name in self._plugins.failed_required())
         return TrainingResult(

@@ -225,7 +225,7 @@ class RunState:
         _load_state(self.precision.scaler, own["grad_scaler"])
         self.progress.epoch = state["epoch"]
         self.progress.global_step = own["global_step"]
-        self.progress.batch_index = own["batches_done"] or 0
+        self.progress.batch_index = self.progress.batches_done = own["batches_done"] or 0
         self.progress.training_loss.restore(*own["losses"]["training"])
         self.progress.validation_loss.restore(*own["losses"]["validation"])
         for phase, metrics in self.metrics.items():

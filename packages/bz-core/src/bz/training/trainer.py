@@ -86,7 +86,9 @@ class Trainer:
         compile: bool = False,  # noqa: A002 - torch's own name for it
         seed: int | None = None,
         run_dir: str | Path | None = None,
-        checkpoint_interval: int | None = None,
+        checkpoint_interval: int | str | None = None,
+        async_checkpoint: bool = False,
+        on_nonfinite: str = "stop",
         resume: str | Path | None = None,
     ) -> TrainingResult:
         """Train a model and return what came of it.
@@ -109,8 +111,10 @@ class Trainer:
             seed: Seeds Python, NumPy and torch before the session; None leaves them alone.
             run_dir: Folder that plugins and checkpoints write to; None for the working directory, without
                 checkpoints.
-            checkpoint_interval: Epochs between the core's own checkpoints, 0 for none; by default 1 with
-                a `run_dir` and 0 without.
+            checkpoint_interval: How often the run is saved, as in 1 (epoch), `"200 steps"` or `"10 min"`; 0 for
+                never. By default 1 with a `run_dir` and 0 without.
+            async_checkpoint: Whether checkpoints are written by a thread of their own.
+            on_nonfinite: What to do when the loss becomes NaN or infinite: `stop`, `skip` the step, or `ignore`.
             resume: A checkpoint, or a run folder, to go on from.
 
         Raises:
@@ -129,6 +133,8 @@ class Trainer:
             compile=compile,
             seed=seed,
             checkpoint_interval=int(run_dir is not None) if checkpoint_interval is None else checkpoint_interval,
+            async_checkpoint=async_checkpoint,
+            on_nonfinite=on_nonfinite,
         )
         if seed is not None:
             seed_everything(seed)
