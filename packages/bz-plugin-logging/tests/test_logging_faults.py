@@ -36,6 +36,15 @@ def test_log_is_whole_wherever_the_process_is_killed(tmp_path: Path) -> None:
 
 
 @needs_posix
+def test_file_is_whole_when_the_kill_hits_the_writing_itself(tmp_path: Path) -> None:
+    finished = run_script("kill_writes.py", "40", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout)
+    assert result["broken"] == 0
+    assert result["lengths"] > 1
+
+
+@needs_posix
 def test_full_disk_quarantines_the_plugin_and_the_run_finishes(tmp_path: Path) -> None:
     finished = run_script("full_disk.py", "2000", cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
