@@ -140,8 +140,8 @@ def test_training_with_a_good_value_keeps_it(name: str, value: Any) -> None:
         (
             {"training": {"epoch": 3}},
             (
-                "unknown key `training.epoch`; accepted: async_checkpoint, checkpoint_interval, compile, device, epochs, "
-                "on_nonfinite, precision, seed. Did you mean 'epochs'?"
+                "unknown key `training.epoch`; accepted: async_checkpoint, checkpoint_interval, compile, device, "
+                "epochs, on_nonfinite, precision, seed. Did you mean 'epochs'?"
             ),
         ),
         (
