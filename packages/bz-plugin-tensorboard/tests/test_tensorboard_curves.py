@@ -95,7 +95,7 @@ def test_each_parameter_group_has_its_learning_rate(tmp_path: Path) -> None:
 def test_loss_that_is_not_a_number_is_shown_as_such(tmp_path: Path) -> None:
     data = batches()
     data[3] = (data[3][0] * math.nan, data[3][1])
-    train(board(), loader=data, run_dir=tmp_path / "a", epochs=1)
+    train(board(), loader=data, run_dir=tmp_path / "a", epochs=1, on_nonfinite="ignore")
     values = [value for _, value in curves(tmp_path / "a")["loss/step"]]
     assert [math.isnan(value) for value in values] == [False] * 3 + [True] * 9
 
@@ -234,7 +234,7 @@ def test_histogram_leaves_out_what_is_not_finite(tmp_path: Path) -> None:
     model = torch.nn.Linear(3, 1)
     with torch.no_grad():
         model.weight[0, 0] = math.inf
-    train(board(histograms_every=1), model=model, run_dir=tmp_path / "a", epochs=1)
+    train(board(histograms_every=1), model=model, run_dir=tmp_path / "a", epochs=1, on_nonfinite="ignore")
     assert "weights/bias" not in load(tmp_path / "a").Tags()["histograms"]
 
 

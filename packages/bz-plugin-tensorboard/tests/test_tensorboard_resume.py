@@ -200,7 +200,6 @@ import resource, sys
 from pathlib import Path
 from tensorboard_runs import curves
 from bz_plugin_tensorboard.events import EventFile
-from bz_plugin_tensorboard.plugin import _scalar
 
 folder = Path(sys.argv[1])
 file = EventFile(folder, 0)
@@ -208,13 +207,13 @@ hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 size = file.path.stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, hard))
 for step in range(20):
-    file.add(step, summary=_scalar("loss", step))
+    file.add_point("loss", step, step)
 try:
     file.flush()
 except OSError:
     print(file.path.stat().st_size == size)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-file.add(20, summary=_scalar("loss", 20))
+file.add_point("loss", 20, 20)
 file.close()
 print([step for step, _ in curves(folder)["loss"]] == list(range(21)))
 """

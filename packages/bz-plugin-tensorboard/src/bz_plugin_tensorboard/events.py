@@ -2,7 +2,7 @@
 
 `SummaryWriter` hands every event to a thread of its own, which contends with the training for the
 interpreter lock and reports a full disk from there. Here events are collected in memory and written
-with one system call when somebody asks for it; the records themselves are upstream's.
+with one system call when somebody asks for it.
 
 Which events a reader shows after a resume differs: TensorBoard's own loader drops what a
 `SessionLog.START` with a lower step follows, its fast data server replaces points one tag at a
@@ -12,12 +12,13 @@ and each session also begins with such a START for a server that has read it alr
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+
+from bz_plugin_tensorboard.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,11 +42,12 @@ class EventFile:
 
     def __init__(self, folder: Path, first_step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from torch.utils.tensorboard import RecordWriter
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         self._event: Any = Event
-        self._unwritten = io.BytesIO()
-        self._records: Any = RecordWriter(self._unwritten)
+        self._summary: Any = Summary
+        self._points: dict[str, Any] = {}
+        self._unwritten = bytearray()
         self._size = 0
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / _next_name(folder)
@@ -62,7 +64,18 @@ class EventFile:
     def add(self, step: int, wall_time: float | None = None, **content: Any) -> None:
         """Keep an event for the next `flush`; `content` is its one other field, such as `summary`."""
         event = self._event(step=step, wall_time=time.time() if wall_time is None else wall_time, **content)
-        self._records.write(event.SerializeToString())
+        self._unwritten += record(event.SerializeToString())
+
+    def add_point(self, tag: str, step: int, value: float, wall_time: float | None = None) -> None:
+        """Keep a point of a curve for the next `flush`; one event for each curve is filled anew each time."""
+        event = self._points.get(tag)
+        if event is None:
+            summary = self._summary(value=[self._summary.Value(tag=tag)])
+            event = self._points[tag] = self._event(summary=summary)
+        event.step = step
+        event.wall_time = time.time() if wall_time is None else wall_time
+        event.summary.value[0].simple_value = value
+        self._unwritten += record(event.SerializeToString())
 
     def flush(self) -> None:
         """Write the events so far; what cannot be written is tried again next time.
@@ -70,9 +83,8 @@ class EventFile:
         Raises:
             OSError: If the disk refuses; the file then ends with its last whole record.
         """
-        data = self._unwritten.getbuffer()
+        data, written = bytes(self._unwritten), 0
         try:
-            written = 0
             while written < len(data):
                 written += self._file.write(data[written:])
         except OSError:
@@ -80,11 +92,8 @@ class EventFile:
                 os.ftruncate(self._file.fileno(), self._size)
                 self._file.seek(self._size)
             raise
-        finally:
-            data.release()
         self._size += written
-        self._unwritten.seek(0)
-        self._unwritten.truncate()
+        self._unwritten.clear()
 
     def sync(self) -> None:
         """Have the events survive a power cut, too."""

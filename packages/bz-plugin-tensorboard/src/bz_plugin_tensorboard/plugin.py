@@ -128,9 +128,9 @@ class TensorBoardPlugin(Plugin):
 
     def end_training_batch(self, context: TrainingContext) -> None:
         """Keep the loss on its device; read and write the kept ones every `log_every` steps."""
-        step = context.global_step
-        if context.loss is not None:
-            self._pending.add("loss/step", step, context.loss)
+        step, loss = context.global_step, context.loss
+        if loss is not None:
+            self._pending.add("loss/step", step, loss)
         if self._shows_graph and not self._has_graph:
             self._write_graph(context)
         if self._has_histograms_inside:
@@ -149,7 +149,7 @@ class TensorBoardPlugin(Plugin):
         if self._file is None:
             return
         for tag, value in _epoch_values(context):
-            self._file.add(context.global_step, summary=_scalar(tag, value))
+            self._file.add_point(tag, context.global_step, value)
         if not self._has_layout and context.validation_batch_count:
             self._has_layout = True
             self.add_summary(_joint_charts(context.validation_metrics), context)
@@ -250,12 +250,12 @@ class TensorBoardPlugin(Plugin):
         if self._rates_step != context.global_step:
             self._rates_step = context.global_step
             for tag, value in (*_learning_rates(context.optimizer), *device_memory(context.device)):
-                self._file.add(context.global_step, summary=_scalar(tag, value))
+                self._file.add_point(tag, context.global_step, value)
         self._file.flush()
 
     def _write_pending(self, file: EventFile) -> None:
         for tag, step, wall_time, value in self._pending.take():
-            file.add(step, wall_time, summary=_scalar(tag, value))
+            file.add_point(tag, step, value, wall_time)
 
 
 def _check_settings(**values: Any) -> TensorBoardConfig:
@@ -274,12 +274,6 @@ def _unused(folder: Path) -> Path:
     free = next(path for path in numbered if not own_sizes(path))
     logger.warning("%s holds the events of another run; this one's are in %s", folder, free)
     return free
-
-
-def _scalar(tag: str, value: float) -> Any:
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    return Summary(value=[Summary.Value(tag=tag, simple_value=value)])
 
 
 def _epoch_values(context: TrainingContext) -> Iterator[tuple[str, float]]:
