@@ -19,8 +19,8 @@ def parse_addresses(text: str) -> tuple[Address, ...]:
         raise ValueError("must be a mail address without line breaks and control characters")
     header: Any = email.policy.SMTP.header_factory("To", text)
     addresses: tuple[Address, ...] = header.addresses
-    if header.defects or not addresses or not all(address.username and address.domain for address in addresses):
-        raise ValueError(f"must be a mail address {WANTED}")
     if not all(address.addr_spec.isascii() for address in addresses):
         raise ValueError("must be a mail address in ASCII letters; write an international domain in its xn-- form")
+    if header.defects or not addresses or not all(address.username and address.domain for address in addresses):
+        raise ValueError(f"must be a mail address {WANTED}")
     return addresses

@@ -69,7 +69,7 @@ def flush(
 ) -> None:
     """Send the mail that waits in run folders.
 
-    The exit code is 1 if mail still waits afterwards.
+    The exit code is 1 if mail still waits afterwards, or was refused.
     """
     outboxes = [outbox for outbox in find_outboxes(folders, runs_dir) if outbox.paths()]
     if not outboxes:
@@ -97,20 +97,20 @@ def find_outboxes(folders: Sequence[Path] | None, runs_dir: Path) -> "Iterator[O
 
 
 def _send(outbox: "Outbox", settings: "EmailNotificationConfig") -> bool:
-    """Send what waits, say what happened, and return whether nothing waits any more."""
+    """Send what waits, say what happened, and return whether everybody has got everything."""
     from bz_plugin_email.courier import send_waiting
-    from bz_plugin_email.smtp import Deadline, MailServer
+    from bz_plugin_email.smtp import Deadline, MailServer, blame
 
     deadline = Deadline(settings.timeout_seconds)
     outcomes = send_waiting(outbox, MailServer(settings), settings.sender.addr_spec, deadline)
     for outcome in outcomes:
         if outcome.delivery.sent_to:
             output.say(f"Sent {outcome.subject!r} to {', '.join(outcome.delivery.sent_to)}.")
-        for address, reply in outcome.delivery.refused.items():
-            output.warn(f"{outcome.subject!r} was refused for {address}: {reply}. It is kept in {outcome.path}.")
-        for address, reason in outcome.delivery.delayed.items():
-            output.warn(f"{outcome.subject!r} to {address} waits in {outcome.path}: {reason}.")
-    return not any(outcome.delivery.delayed for outcome in outcomes)
+        if outcome.delivery.refused:
+            output.warn(f"{outcome.subject!r} was refused for {blame(outcome.delivery.refused)}; see {outcome.path}")
+        if outcome.delivery.delayed:
+            output.warn(f"{outcome.subject!r} waits in {outcome.path} for {blame(outcome.delivery.delayed)}")
+    return not any(outcome.delivery.delayed or outcome.delivery.refused for outcome in outcomes)
 
 
 def read_plugin_settings(config: Path | None, overrides: Sequence[str]) -> "EmailNotificationConfig":

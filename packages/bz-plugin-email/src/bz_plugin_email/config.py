@@ -152,7 +152,7 @@ class EmailNotificationConfig(BaseModel):
     def recipients(self) -> tuple[Address, ...]:
         """Who the mail is for, each address once."""
         addresses = [address for text in _as_list(self.to_email) for address in parse_addresses(text)]
-        return tuple({address.addr_spec: address for address in reversed(addresses)}.values())[::-1]
+        return tuple({address.addr_spec: address for address in addresses}.values())
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from bz_plugin_email.smtp import Deadline, Delivery, DeliveryError, MailServer
+from bz_plugin_email.smtp import Deadline, Delivery, DeliveryError, MailServer, blame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +92,7 @@ def report(outcome: Outcome) -> None:
     if delivery.sent_to:
         logger.info("sent the mail %r to %s", outcome.subject, ", ".join(delivery.sent_to))
     if delivery.refused:
-        who = ", ".join(f"{address} ({reply})" for address, reply in delivery.refused.items())
+        who = blame(delivery.refused)
         rest = f"; {', '.join(delivery.sent_to)} got it" if delivery.sent_to else ""
         place = f"; it is kept in {outcome.path}" if outcome.path else ""
         logger.warning("the mail %r was refused for %s%s%s", outcome.subject, who, rest, place)
@@ -173,8 +173,15 @@ class Courier:
         outcomes = self._send(Deadline(seconds))
         for outcome in outcomes:
             report(outcome)
-        reasons = [reason for outcome in outcomes for reason in outcome.delivery.delayed.values()]
-        is_news = bool(reasons) and reasons[0] != self.delay and self._end is None
-        self.delay = reasons[0] if reasons else ""
-        if is_news:
-            logger.warning("mail waits in %s: %s", outcomes[-1].path and outcomes[-1].path.parent, self.delay)
+        delayed = [outcome for outcome in outcomes if outcome.delivery.delayed]
+        former, self.delay = self.delay, _delay(delayed[0].delivery) if delayed else ""
+        if self.delay not in {"", former} and self._end is None:
+            assert delayed[0].path is not None
+            logger.warning("mail waits in %s: %s", delayed[0].path.parent, self.delay)
+
+
+def _delay(delivery: Delivery) -> str:
+    """Return why a mail still waits, and for whom unless it is for everybody and for one reason."""
+    reasons = set(delivery.delayed.values())
+    is_for_all = len(reasons) == 1 and not delivery.sent_to and not delivery.refused
+    return reasons.pop() if is_for_all else blame(delivery.delayed)

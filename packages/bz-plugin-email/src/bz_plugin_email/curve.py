@@ -47,7 +47,7 @@ def draw_losses(losses: Sequence[EpochLosses]) -> bytes | None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_GRID)
-    axes.legend(frameon=False, labelcolor=_INK)
+    axes.legend(facecolor="white", edgecolor="none", labelcolor=_INK)
     target = io.BytesIO()
     figure.savefig(target, format="png")
     return target.getvalue()

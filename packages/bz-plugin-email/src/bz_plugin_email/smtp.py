@@ -47,6 +47,14 @@ class Delivery:
     delayed: Mapping[str, str] = field(default_factory=dict)
 
 
+def blame(replies: Mapping[str, str]) -> str:
+    """Return who got which reply, in one line, with the addresses of each reply together."""
+    addresses: dict[str, list[str]] = {}
+    for address, reply in replies.items():
+        addresses.setdefault(reply, []).append(address)
+    return ", ".join(f"{', '.join(who)} ({reply})" for reply, who in addresses.items())
+
+
 class Deadline:
     """A moment after which every operation on a socket fails.
 
@@ -213,6 +221,8 @@ class MailServer:
                 return f"refused the username or the password ({error.smtp_code})"
             case smtplib.SMTPNotSupportedError() if self._settings.security == "starttls" and "STARTTLS" in str(error):
                 return "does not offer STARTTLS, without which nothing is sent"
+            case smtplib.SMTPNotSupportedError() if "AUTH" in str(error):
+                return "offers no login"
             case smtplib.SMTPServerDisconnected():
                 return "closed the connection"
             case smtplib.SMTPResponseException():
