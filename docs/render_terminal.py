@@ -79,7 +79,7 @@ def export(text: Text, columns: int, title: str, picture_path: Path) -> None:
     """Write the picture, and the same as SVG beside it."""
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=columns, file=nowhere, force_terminal=True, color_system="truecolor")
-        console.print(text, no_wrap=True, overflow="ignore")
+        console.print(text, no_wrap=True, overflow="ignore", end="\n\n")  # the lower edge cuts into the last line
     svg_path = picture_path.with_suffix(".svg")
     console.save_svg(str(svg_path), title=title, theme=MONOKAI)
     _photograph(svg_path, picture_path)

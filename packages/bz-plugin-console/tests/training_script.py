@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from bz import Trainer
 from bz.plugins import Plugin, hookimpl
@@ -57,6 +57,18 @@ class DeviceReads:
             return read(tensor, *args)
 
         return count_and_read
+
+
+class Talkative(Dataset[Any]):
+    """Prints in the process that reads it."""
+
+    def __len__(self) -> int:
+        return BATCHES * BATCH_SIZE
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index % 8 == 0:
+            print("worker reads", index)
+        return torch.full((6,), float(index)), index % 2
 
 
 class WithoutLength:
@@ -137,15 +149,30 @@ SCENARIOS: dict[str, tuple[dict[str, Any], list[Plugin]]] = {
     "no_validation": ({"validation_loader": None}, []),
     "unknown_length": ({"training_loader": WithoutLength(loader()), "training_step": slow_step}, []),
     "empty_validation": ({"validation_loader": WithoutLength(loader(0))}, []),
+    "talkative_workers": (
+        {
+            "training_loader": DataLoader(Talkative(), batch_size=BATCH_SIZE, num_workers=1),
+            "validation_loader": None,
+            "training_step": slow_step,
+            "epochs": 2,
+        },
+        [],
+    ),
     "failed": ({"training_step": fail_step, "metrics": None}, []),
-    "nan": ({"training_step": nan_step, "metrics": None}, []),
+    "nan": ({"validation_step": nan_step, "metrics": None}, []),
     "interrupted": ({}, [Breaker(lambda context: os.kill(os.getpid(), signal.SIGINT))]),
     "interrupted_in_a_hook": ({}, [Breaker(fail)]),
     "killed": ({}, [Breaker(lambda context: os.kill(os.getpid(), signal.SIGKILL))]),
     "stopped": ({}, [Stopper()]),
     "broken_plugin": ({"epochs": 4}, [Raising()]),
     "prints": ({}, [Breaker(print_in_many_ways)]),
-    "long_names": ({"metrics": {f"μ{'a_very_long_metric_name' * 3}_{index}": Accuracy() for index in range(4)}}, []),
+    "long_names": (
+        {
+            "metrics": {f"μ{'a_very_long_metric_name' * 3}_{index}": Accuracy() for index in range(4)},
+            "training_step": slow_step,
+        },
+        [],
+    ),
     "long_run": ({"epochs": 300, "training_step": slow_step}, []),
     "many_batches": (
         {"training_loader": list(loader(500)), "validation_loader": list(loader(2)), "epochs": 2, "metrics": None},
@@ -174,7 +201,8 @@ def main() -> None:
     trainer = Trainer()
     for plugin in plugins:
         trainer.add_plugin(plugin)
-    trainer.add_plugin(ConsoleOutPlugin(**settings))
+    if "--bare" not in sys.argv:
+        trainer.add_plugin(ConsoleOutPlugin(**settings))
     streams = sys.stdout, sys.stderr, HANDLER.stream
     reads = DeviceReads()
     try:

@@ -106,8 +106,9 @@ class ConsoleOutPlugin(Plugin):
             self._display.show_line(f"resumed from {context.checkpoint_path} ({step})")
 
     def start_epoch(self, context: TrainingContext) -> None:
-        """Start the clock of the epoch."""
+        """Start the clock of the epoch; the bars are there before a loader forks its workers, which may print."""
         self._forecast.start_epoch(perf_counter(), self._epoch_fraction(context))
+        self.start_training_loop(context)
 
     def start_training_loop(self, context: TrainingContext) -> None:
         """Show the bar of the training batches."""

@@ -143,7 +143,9 @@ class Terminal:
             pieces.insert(0, frame.time_left)
         columns = [Column(piece, rank) for rank, piece in enumerate(pieces)]
         chosen = columns_that_fit(columns, self._console.width)
-        return Text(join_row(columns, pieces, chosen))
+        # Never empty: rich drops an empty last line, and the height must stay the same, also for what a
+        # worker process of a loader knows of it when it prints.
+        return Text(join_row(columns, pieces, chosen) or " ")
 
 
 def _span(columns: Sequence[Column], chosen: Sequence[int], title: str) -> tuple[int, int]:
