@@ -6,9 +6,10 @@ has the whole file.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
+
+from bz.durable import replacing
 
 
 def point(alias: Path, target: Path) -> None:
@@ -19,19 +20,19 @@ def point(alias: Path, target: Path) -> None:
     """
     if alias.exists() and alias.samefile(target):  # renaming one link over another of the same file does nothing
         return
-    temporary = alias.with_name(f".{alias.name}.tmp")
+    link = alias.with_name(f".{alias.name}.tmp")
     try:
-        temporary.unlink(missing_ok=True)
-        _link_or_copy(target, temporary)
-        temporary.replace(alias)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
+        link.unlink(missing_ok=True)
+        link.hardlink_to(target)
     except OSError:  # no links on this file system, or too many of this file; each says it in its own way
-        shutil.copyfile(source, target)
-        with target.open("r+b") as file:
-            os.fsync(file.fileno())
+        _copy(target, alias)
+        return
+    try:
+        link.replace(alias)
+    finally:
+        link.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as original, replacing(target) as copy:
+        shutil.copyfileobj(original, copy)

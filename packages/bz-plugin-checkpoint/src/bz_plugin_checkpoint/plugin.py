@@ -78,7 +78,7 @@ class SmartCheckpointConfig(BaseModel):
     def _check_rules(self) -> Self:
         if not (self.max_checkpoints or self.keep_best or self.keep_last or self.milestones):
             raise ValueError(
-                "must save something: `max_checkpoints`, `keep_best` or `keep_last` above 0, or `milestones`"
+                "has nothing to save: set `max_checkpoints`, `keep_best` or `keep_last` above 0, or `milestones`"
             )
         return self
 

@@ -2,7 +2,7 @@
 
 Always kept: the best one, and the newest. Besides, what any of these rules keeps:
 
-    max_checkpoints    the newest of the regular ones; the best counts as one of them
+    max_checkpoints    the newest of the regular ones, one less if the best is none of these
     keep_best          those with the best values
     keep_last          the newest of all
     milestones         each one that was written as a milestone
@@ -89,15 +89,14 @@ class Rules:
         return {
             *newest_first[: max(self.keep_last, 1)],
             *best_first[: max(self.keep_best, 1)],
-            *self._regular([one for one in newest_first if one.is_regular], best_first[:1]),
+            *self._regular(newest_first, best_first[:1]),
             *(one for one in newest_first if one.is_milestone),
         }
 
     def _regular(self, newest_first: Sequence[Checkpoint], best: Sequence[Checkpoint]) -> Sequence[Checkpoint]:
-        """Return the newest, one less if the best is older than they are and needs a place."""
-        recent = newest_first[: self.max_checkpoints]
-        is_best_older = any(one in newest_first and one not in recent for one in best)
-        return recent[: max(self.max_checkpoints - 1, 1)] if is_best_older else recent
+        newest = [one for one in newest_first if one.is_regular][: self.max_checkpoints]
+        has_room_for_best = set(best) <= set(newest)
+        return newest if has_room_for_best else newest[: max(self.max_checkpoints - 1, 1)]
 
     def _best_first(self, checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
         finite = [one for one in checkpoints if one.value is not None and math.isfinite(one.value)]

@@ -44,7 +44,7 @@ class Shelf:
         self.folder = folder
         self.rules = rules
         self.checkpoints: list[Checkpoint] = []
-        self._expected: Checkpoint | None = None
+        self._expected: list[Checkpoint] = []
         self._future: dict[str, Position] = {}
         self._is_future_ours = False
         self._protected: set[str] = set()
@@ -53,17 +53,16 @@ class Shelf:
 
     def expect(self, checkpoint: Checkpoint) -> Path:
         """Note that this one was asked for; return its path."""
-        self._expected = checkpoint
+        self._expected = [*self._expected[-1:], checkpoint]  # the one before may still be on its way
         return self.folder / checkpoint.name
 
     def confirm(self, path: Path | None) -> bool:
-        """Take in the expected one if it is the one that is now on disk at `path`; return whether it is."""
-        expected = self._expected
-        if expected is None or path != self.folder / expected.name:
-            return False
-        self._expected = None
-        self.checkpoints = [one for one in self.checkpoints if one.name != expected.name] + [expected]
-        return True
+        """Take in what is now on disk at `path`; return whether it is one that was asked for."""
+        arrived = [one for one in self._expected if self.folder / one.name == path]
+        self._expected = [one for one in self._expected if one not in arrived]
+        names = {one.name for one in arrived}
+        self.checkpoints = [one for one in self.checkpoints if one.name not in names] + arrived
+        return bool(arrived)
 
     def put_in_order(self) -> OSError | None:
         """Point `best.pth` and `last.pth` at what they promise, then delete what no rule keeps.
@@ -75,11 +74,11 @@ class Shelf:
         if self._has_caught_up():
             self._drop_the_future()
             self.checkpoints = [one for one in self.checkpoints if (self.folder / one.name).exists()]
-        problem = self._point(BEST, self.rules.best(self.checkpoints)) or self._point(LAST, self._newest())
+        problems = [self._point(BEST, self.rules.best(self.checkpoints)), self._point(LAST, self._newest())]
         for surplus in self.rules.surplus(self.checkpoints):
             if self._delete(surplus.name):
                 self.checkpoints.remove(surplus)
-        return problem
+        return next(filter(None, problems), None)
 
     def _newest(self) -> Checkpoint | None:
         return max(self.checkpoints, key=lambda one: one.position, default=None)
@@ -120,10 +119,11 @@ class Shelf:
         Returns:
             As `put_in_order`.
         """
-        itself, self._expected = self._expected, None
-        if itself is not None and (self.folder / itself.name).exists():
-            self.checkpoints.append(itself)
-            self._protected.add(itself.name)
+        for one in self._expected:
+            if (self.folder / one.name).exists():
+                self.confirm(self.folder / one.name)
+                self._protected = {one.name}
+        self._expected = []
         self._protected |= {path.name for path in self._files() if _is_same(path, resumed_from)}
         self._is_future_ours = is_own_folder
         self._future = self._find_future(position_of(epoch, global_step))
@@ -156,14 +156,14 @@ class Shelf:
         """Return the books as plain values."""
         return {
             "checkpoints": [asdict(one) for one in self.checkpoints],
-            "expected": None if self._expected is None else asdict(self._expected),
+            "expected": [asdict(one) for one in self._expected],
             "future": list(self._future),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the books of a checkpoint; `resume` then compares them with the folder."""
         self.checkpoints = [Checkpoint(**one) for one in state["checkpoints"]]
-        self._expected = None if state["expected"] is None else Checkpoint(**state["expected"])
+        self._expected = [Checkpoint(**one) for one in state["expected"]]
         self._future = {name: _position(name) for name in state["future"]}
 
 

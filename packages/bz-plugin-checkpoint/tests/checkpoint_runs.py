@@ -1,0 +1,44 @@
+"""Tiny real runs whose validation losses are given; tests and the kill harness share them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from bz.testing import tiny_spec, train
+from bz_plugin_checkpoint import SmartCheckpointPlugin
+
+
+def scripted_run(
+    losses: Sequence[float], *plugins: object, run_dir: Path | None = None, resume: Path | None = None, **changes: Any
+) -> Any:
+    """Train three batches an epoch; the validation loss of epoch N is the Nth of `losses`."""
+
+    def validation_step(context: Any, batch: Any) -> torch.Tensor:
+        return torch.tensor(losses[context.epoch - 1], dtype=torch.float64)
+
+    loader = DataLoader(TensorDataset(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long)))
+    spec = tiny_spec(validation_loader=loader, validation_step=validation_step)
+    options = {"strict_plugins": True, **changes}
+    return train(spec, *plugins, epochs=len(losses), run_dir=run_dir, resume=resume, **options), spec
+
+
+def saved(run_dir: Path, losses: Sequence[float], **settings: Any) -> list[str]:
+    """Run with these settings and return the names of the checkpoints that are left."""
+    scripted_run(losses, SmartCheckpointPlugin(**settings), run_dir=run_dir)
+    return names(run_dir / "checkpoints")
+
+
+def names(folder: Path) -> list[str]:
+    """Return the short names of the checkpoints in order: `3` for the end of an epoch, `3@8` for a step inside it."""
+    places = []
+    for path in folder.glob("checkpoint_*.pth"):
+        words = path.stem.split("_")
+        places.append((int(words[2]), words[3] == "loss", "" if words[3] == "loss" else f"@{words[4]}"))
+    return [
+        f"{epoch}{step}" for epoch, _, step in sorted(places, key=lambda place: (*place[:2], len(place[2]), place[2]))
+    ]
