@@ -150,7 +150,12 @@ def test_log_is_whole_after_every_epoch() -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_numbers_that_json_does_not_have_are_null(loss: float) -> None:
-    train(LoggingPlugin(format=["json", "jsonl", "csv"]), losses=(loss,), hyperparameters={"bound": loss})
+    train(
+        LoggingPlugin(format=["json", "jsonl", "csv"]),
+        losses=(loss,),
+        hyperparameters={"bound": loss},
+        on_nonfinite="ignore",
+    )
     start, epoch, _end = read("training_log.json")
     assert epoch["training_loss"] is None
     assert start["hyperparameters"] == {"bound": str(loss)}
@@ -161,7 +166,7 @@ def test_numbers_that_json_does_not_have_are_null(loss: float) -> None:
 
 
 def test_best_epoch_is_never_nan() -> None:
-    train(LoggingPlugin(), losses=(math.nan,))
+    train(LoggingPlugin(), losses=(math.nan,), on_nonfinite="ignore")
     assert "best_epoch" not in read("training_log.json")[-1]
 
 
