@@ -124,6 +124,15 @@ class RollingCheckpoints:
             except OSError as error:
                 logger.warning("cannot delete the old checkpoint %s: %s", path, error.strerror or error)
 
+    def set_aside_newer(self, epoch: int, global_step: int) -> None:
+        """Rename those of a later position: a session that begins before them would take its own for old ones."""
+        for path in self._newest_first():
+            match = self._NAME.fullmatch(path.name)
+            if match is None or (int(match[1]), int(match[2])) <= (epoch, global_step):
+                return
+            logger.warning("%s is of a later position than this session begins at; set aside as .superseded", path)
+            _set_aside(path, ".superseded")
+
     def newest(self) -> FoundCheckpoint:
         """Return the newest checkpoint that is whole; damaged ones are set aside under another name.
 
@@ -137,7 +146,7 @@ class RollingCheckpoints:
             except CheckpointError as error:
                 skipped.append(error)
                 logger.warning("%s Going back to the one before.", error)
-                path.rename(path.with_suffix(".damaged"))
+                _set_aside(path, ".damaged")
             else:
                 return FoundCheckpoint(path, state, tuple(skipped))
         what = "All checkpoints are damaged" if skipped else "There is no checkpoint"
@@ -147,6 +156,13 @@ class RollingCheckpoints:
         matches = ((self._NAME.fullmatch(path.name), path) for path in self.folder.glob("epoch_*.pth"))
         numbered = [((int(match[1]), int(match[2])), path) for match, path in matches if match]
         return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def _set_aside(path: Path, suffix: str) -> None:
+    try:
+        path.replace(path.with_suffix(suffix))
+    except OSError as error:
+        logger.warning("%s cannot be renamed: %s", path, error.strerror or error)
 
 
 def find_checkpoint(where: Path) -> FoundCheckpoint:

@@ -62,6 +62,11 @@ class CheckpointWriter:
         """Whether `after_batch` has work to do even when no plugin asked for a checkpoint."""
         return self._background is not None or (self._schedule is not None and self._schedule.interval.is_inside_epoch)
 
+    def set_aside_newer(self, epoch: int, global_step: int) -> None:
+        """Keep rolling checkpoints of a later position, from which this run goes another way, from being its newest."""
+        if self._rolling is not None:
+            self._rolling.set_aside_newer(epoch, global_step)
+
     def moment(self, *, is_training_done: bool) -> Mapping[str, Any] | None:
         """Return the state of this moment for a later `save_inside_epoch`, or None if it would not be used."""
         if self._rolling is None:

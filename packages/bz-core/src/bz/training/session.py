@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from bz.context import LossTotal, Progress, Status, TrainingContext
 from bz.errors import TrainingError
+from bz.lock import FolderLock, hold
 from bz.training.checkpoint import FoundCheckpoint, find_checkpoint
 from bz.training.device import resolve_device
 from bz.training.finite import refuse_nonfinite
@@ -66,6 +68,7 @@ class Session:
         record: Mapping[str, Any],
     ) -> None:
         self.result: TrainingResult | None = None
+        self._lock: FolderLock | None = None
         self._spec = spec
         self._epochs = settings.epochs
         self._plugins = plugins
@@ -116,18 +119,20 @@ class Session:
             metrics=self._metrics["validation"],
         )
 
-    def run(self, resume: Path | None = None) -> TrainingResult:
+    def run(self, resume: Path | FoundCheckpoint | None = None) -> TrainingResult:
         """Train until the last epoch is done or a stop takes effect.
 
         Args:
             resume: A checkpoint or a run folder to go on from.
 
         Raises:
+            ConfigError: If another process works in the run folder.
             CheckpointError: If there is nothing to resume from, or it is of another model.
             Exception: Whatever the user's code raised, after `end_training_session`.
         """
-        found = self._find(resume) if resume is not None else None
-        with self._interrupts:
+        with self._locked_folder() as self._lock, self._interrupts:
+            found = self._find(resume) if resume is not None else None
+            self._checkpoints.set_aside_newer(*_position(found))
             try:
                 self._train(found)
             except BaseException as error:
@@ -139,8 +144,12 @@ class Session:
                 self.result = self._end()
         return self.result
 
-    def _find(self, resume: Path) -> FoundCheckpoint:
-        found = find_checkpoint(resume)
+    def _locked_folder(self) -> AbstractContextManager[FolderLock | None]:
+        folder = self._context.run_dir
+        return nullcontext() if folder is None else hold(folder)
+
+    def _find(self, resume: Path | FoundCheckpoint) -> FoundCheckpoint:
+        found = resume if isinstance(resume, FoundCheckpoint) else find_checkpoint(resume)
         self._state.check(found.state, found.path)
         self._progress.resumed_from = found.path
         return found
@@ -166,6 +175,7 @@ class Session:
         self._progress.checkpoint_path = found.path
         self._fire("load_checkpoint")
         position = found.state["bz"]
+        found.state.clear()  # else the weights of back then would stay in memory as long as the session
         if position["batches_done"] is not None:
             self._finish_epoch(position)
 
@@ -209,7 +219,10 @@ class Session:
     def _unless_interrupted(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield the batches; when a signal to the process group has ended the loader's workers, no more follow."""
         try:
-            yield from batches
+            for batch in batches:
+                yield batch
+                if self._lock is not None:
+                    self._lock.note(self._progress.epoch, self._progress.global_step)
         except RuntimeError:
             if self._interrupts.received is None:
                 raise
@@ -295,3 +308,8 @@ class Session:
         for usage in self._context.plugin_usage():
             if usage.share > LARGE_SHARE:
                 logger.warning("plugin %r took %.0f %% of the run", usage.name, 100 * usage.share)
+
+
+def _position(found: FoundCheckpoint | None) -> tuple[int, int]:
+    """Return the epoch and the step that a session begins after."""
+    return (0, 0) if found is None else (found.state["epoch"], found.state["bz"]["global_step"])

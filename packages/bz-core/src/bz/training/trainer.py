@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from bz.spec import StepFunction
+    from bz.training.checkpoint import FoundCheckpoint
     from bz.training.result import TrainingResult
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class Trainer:
         settings: TrainingSettings,
         *,
         run_dir: str | Path | None = None,
-        resume: str | Path | None = None,
+        resume: str | Path | FoundCheckpoint | None = None,
         record: Mapping[str, Any] | None = None,
     ) -> TrainingResult:
         """Train what `spec` describes; an interrupted run returns too, with `result.signal`.
@@ -169,7 +170,7 @@ class Trainer:
             spec: The live objects; its plugins are added to those of the trainer.
             settings: How to train; `seed` is not applied here, since the model exists already.
             run_dir: As in `train`.
-            resume: As in `train`.
+            resume: As in `train`, or a checkpoint that was read already.
             record: Resolved settings without secrets, for plugins and checkpoints.
 
         Raises:
@@ -180,7 +181,7 @@ class Trainer:
         folder = Path(run_dir) if run_dir is not None else None
         session = Session(spec, settings, self.plugins, run_dir=folder, record=record or {})
         try:
-            return session.run(Path(resume) if resume is not None else None)
+            return session.run(Path(resume) if isinstance(resume, str) else resume)
         finally:
             self.result = session.result
 
