@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,6 +198,14 @@ def test_epoch_that_is_repeated_after_a_kill_is_not_told_twice(drop: MailDrop, t
     assert drop.subjects == before
     ids = [mail["Message-ID"] for mail in drop.mails]
     assert len(set(ids)) == len(ids) == 4
+
+
+def test_bound_that_was_passed_before_the_resume_is_in_the_state(drop: MailDrop, tmp_path: Path) -> None:
+    settings = drop.settings | {"when": "validation_accuracy > 0.1", "on_completion": False}
+    train(settings, run_dir=tmp_path, epochs=1)
+    shutil.rmtree(tmp_path / "outbox")
+    train(settings, run_dir=tmp_path, epochs=2, resume=tmp_path)
+    assert drop.subjects == ["Training Reached validation_accuracy > 0.1 - digits"]
 
 
 def test_run_that_goes_on_after_its_end_is_told_again(drop: MailDrop, tmp_path: Path) -> None:
