@@ -81,7 +81,7 @@ def draw_chart(chart: Chart) -> Markup:
 
 
 def _class(index: int, name: str) -> str:
-    return PHASE_CLASSES.get(name, f"c{index % NUM_CLASSES + 1}")
+    return PHASE_CLASSES.get(name, f"c{(index + len(PHASE_CLASSES)) % NUM_CLASSES + 1}")
 
 
 def _legend(chart: Chart) -> Markup:
@@ -130,11 +130,11 @@ def _parts(plane: Plane, points: dict[str, Points], best: Best | None) -> Iterat
     classes = {name: _class(index, name) for index, name in enumerate(points)}
     paths = [
         element("path", class_=classes[name], d=path, vector_effect="non-scaling-stroke")
-        for name, one in points.items()
+        for name, one in reversed(points.items())  # the thinner line of training is drawn over that of validation
         if (path := plane.path(one))
     ]
     yield element("svg", *paths, viewBox=f"0 0 {SIZE} {SIZE}", preserveAspectRatio="none", width="100%", height="100%")
-    for name, one in points.items():
+    for name, one in reversed(points.items()):
         yield from _markers(plane, one, classes[name])
     if best and (best.loss > 0 or not plane.up.log) and 0 <= plane.up.position(best.loss) <= 1:
         yield element("circle", class_="ring", cx=plane.x(best.epoch), cy=plane.y(best.loss), r=6)

@@ -28,37 +28,44 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 10.0, 6.0
 MAX_PANELS: Final = 12
 FEW_POINTS: Final = 30
-MARGIN: Final = 0.75
+MARGIN: Final = 0.95
 TOP: Final = 0.55
 BOTTOM: Final = 0.6
 PANEL_HEIGHT: Final = 2.3
+POINTS_PER_INCH: Final = 72
+LINE_WIDTH: Final = 1.4
 CHARACTERS_PER_INCH: Final = 12
 MAX_GROUP_NAME: Final = 14
 BEST_COLOR: Final = "#009E73"
 
 
 class Style(NamedTuple):
-    """How the curve of a phase looks."""
+    """How the curve of a phase looks; the thinner line is drawn over the thicker one."""
 
     color: str
     marker: str
     width: float
 
 
-STYLES: Final = {TRAINING: Style("#0072B2", "o", 1.4), VALIDATION: Style("#D55E00", "s", 1.8)}
+STYLES: Final = {TRAINING: Style("#0072B2", "o", LINE_WIDTH), VALIDATION: Style("#D55E00", "s", 1.8)}
 GROUP_COLORS: Final = ("#CC79A7", "#009E73", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
 
 
-def draw_losses(history: History, *, axis: AxisKind = "auto", dpi: int) -> bytes:
-    """Return a PNG with the losses and, below them, the learning rate."""
+def loss_figure(history: History, *, axis: AxisKind = "auto") -> Figure:
+    """Return a figure with the losses and, below them, the learning rate.
+
+    Args:
+        history: At least one epoch.
+        axis: Kind of the axis of the losses.
+    """
     figure = _figure(WIDTH, HEIGHT)
     has_rates = bool(history.learning_rates)
     panels = figure.subplots(
         1 + has_rates, 1, sharex=True, squeeze=False, height_ratios=[3, 1] if has_rates else None,
-        gridspec_kw=_margins(WIDTH, HEIGHT, hspace=0.12),
+        gridspec_kw=_margins(WIDTH, HEIGHT, hspace=0.25),
     )[:, 0]  # fmt: skip
     losses = panels[0]
-    lines = _draw_curves(losses, history.losses, axis, _columns(losses, dpi))
+    lines = _draw_curves(losses, history.losses, axis, _columns(losses))
     labels = [f"{phase} {number(history.losses[phase].last)}" for phase in lines]
     handles = [*lines.values(), *_mark_best(losses, history)]
     if best := history.best():
@@ -66,13 +73,17 @@ def draw_losses(history: History, *, axis: AxisKind = "auto", dpi: int) -> bytes
     losses.set_ylabel("Loss")
     _set_title(figure, _loss_title(history), handles, labels)
     if has_rates:
-        _draw_learning_rates(panels[1], history.learning_rates, _columns(losses, dpi))
+        _draw_learning_rates(panels[1], history.learning_rates, _columns(losses))
     _set_epochs(panels[-1], history.losses.values())
-    return _png(figure, dpi)
+    return figure
 
 
-def draw_metrics(history: History, *, dpi: int) -> bytes:
-    """Return a PNG with a panel for each metric, the first `MAX_PANELS` of them."""
+def metrics_figure(history: History) -> Figure:
+    """Return a figure with a panel for each metric, the first `MAX_PANELS` of them.
+
+    Args:
+        history: At least one metric.
+    """
     names = list(history.metrics)[:MAX_PANELS]
     num_columns = math.ceil(math.sqrt(len(names)))
     num_rows = math.ceil(len(names) / num_columns)
@@ -83,13 +94,23 @@ def draw_metrics(history: History, *, dpi: int) -> bytes:
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False, gridspec_kw=spacing).flat)
     lines: dict[str, Line2D] = {}
     for name, panel in zip(names, panels, strict=False):
-        lines |= _draw_metric(panel, name, history.metrics[name], dpi, width / num_columns)
+        lines |= _draw_metric(panel, name, history.metrics[name], width / num_columns)
     for panel in panels[len(names) :]:
         panel.set_axis_off()
     left_out = len(history.metrics) - len(names)
     title = f"Metrics (the first {len(names)} of {len(history.metrics):,})" if left_out else "Metrics"
     _set_title(figure, title, list(lines.values()), list(lines))
-    return _png(figure, dpi)
+    return figure
+
+
+def to_png(figure: Figure, *, dpi: int) -> bytes:
+    """Return the picture and leave nothing of the figure behind."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # no font has every script a metric may be named in
+        figure.savefig(buffer, format="png", dpi=dpi)
+    figure.clear()
+    return buffer.getvalue()
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -109,10 +130,10 @@ def _margins(width: float, height: float, *, top: float = 0.0, **spacing: float)
     }
 
 
-def _columns(panel: Axes, dpi: int) -> int:
-    """Return the width of a panel in pixels."""
+def _columns(panel: Axes) -> int:
+    """Return the width of a panel in lines: what is narrower than the line cannot be seen in any resolution."""
     figure: Any = panel.figure
-    return int(panel.get_position().width * figure.get_figwidth() * dpi)
+    return int(panel.get_position().width * figure.get_figwidth() * POINTS_PER_INCH / LINE_WIDTH)
 
 
 def _loss_title(history: History) -> str:
@@ -138,7 +159,7 @@ def _draw_curve(panel: Axes, points: Points, style: Style) -> Line2D:
     marked = slice(None) if len(points.epochs) <= FEW_POINTS else points.lonely().tolist()
     [line] = panel.plot(
         points.epochs, points.values, color=style.color, linewidth=style.width, linestyle="-", marker=style.marker,
-        markersize=4.5, markevery=marked,
+        markersize=4.5, markevery=marked, zorder=4 - style.width / 10,
     )  # fmt: skip
     return line
 
@@ -157,20 +178,20 @@ def _draw_learning_rates(panel: Axes, rates: Curves, num_columns: int) -> None:
     log = is_log("auto", rates.values())
     for (name, curve), color in zip(rates.items(), GROUP_COLORS, strict=False):
         marker = "o" if len(curve) == 1 else ""
-        line = _draw_curve(panel, thin(curve, num_columns, positive=log), Style(color, marker, 1.4))
+        line = _draw_curve(panel, thin(curve, num_columns, positive=log), Style(color, marker, LINE_WIDTH))
         line.set_label(one_line(name, MAX_GROUP_NAME).lstrip("_"))
     if log:
         panel.set_yscale("log")
-    panel.set_ylabel("Learning rate")
+    panel.set_title("Learning rate", loc="left", fontsize="medium")
     _decorate(panel)
     if len(rates) > 1:
-        legend = panel.legend(loc="upper right", bbox_to_anchor=(1, -0.22), ncols=6, fontsize="small", frameon=False)
+        legend = panel.legend(loc="upper right", bbox_to_anchor=(1, -0.2), ncols=6, fontsize="small", frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)
 
 
-def _draw_metric(panel: Axes, name: str, curves: Curves, dpi: int, width: float) -> dict[str, Line2D]:
-    lines = _draw_curves(panel, curves, "linear", _columns(panel, dpi))
+def _draw_metric(panel: Axes, name: str, curves: Curves, width: float) -> dict[str, Line2D]:
+    lines = _draw_curves(panel, curves, "linear", _columns(panel))
     shown = one_line(name, int((width - MARGIN) * CHARACTERS_PER_INCH))
     panel.set_title(shown, loc="left", fontsize="medium", pad=17, parse_math=False, usetex=False)
     values = "   ".join(f"{phase} {number(curves[phase].last)}" for phase in lines)
@@ -203,13 +224,3 @@ def _set_title(figure: Figure, title: str, handles: Sequence[Line2D], labels: Se
         handles, labels, loc="center right", bbox_to_anchor=(1, 1 - 0.35 / height), ncols=len(labels), frameon=False,
         fontsize="medium",
     )  # fmt: skip
-
-
-def _png(figure: Figure, dpi: int) -> bytes:
-    """Return the picture and leave nothing of the figure behind."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # no font has every script a metric may be named in
-        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches=None)
-    figure.clear()
-    return buffer.getvalue()

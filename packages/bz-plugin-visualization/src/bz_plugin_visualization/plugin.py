@@ -100,11 +100,12 @@ class VisualizationPlugin(Plugin):
         self._plotted: list[int] = []
         self._earlier_seconds = 0.0
         self._earlier_sessions = 0
-        self._session_started = perf_counter()
+        self._session_started: float | None = None
 
     def start_training_session(self, context: TrainingContext) -> None:
         """Begin anew; say at once if a path leads out of the run folder."""
         self._forget()
+        self._session_started = perf_counter()
         context.output_path(self._config.plot_dir)
         if self._config.report_file is not False:
             context.output_path(self._config.report_file)
@@ -128,21 +129,24 @@ class VisualizationPlugin(Plugin):
             self._write_plots(context)
         if self._config.report_file is not False:
             self._write_report(context, self._config.report_file)
+        self._earlier_seconds, self._earlier_sessions = self._seconds, self._num_sessions
+        self._session_started = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the plots and the report of a resumed run show of the epochs before it."""
         return {
             "history": self._history.state_dict(),
-            "schedule": self._schedule.state_dict(),
+            "schedule": self._schedule.state_dict() if self._config.update_interval.seconds else None,
             "plotted": list(self._plotted),
             "seconds": self._seconds,
-            "sessions": self._earlier_sessions + 1,
+            "sessions": self._num_sessions,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the epochs that were finished before."""
         self._history = History.from_state(state["history"])
-        self._schedule.load_state_dict(state["schedule"])
+        if state["schedule"] is not None:
+            self._schedule.load_state_dict(state["schedule"])
         self._plotted = list(state["plotted"])
         self._earlier_seconds = float(state["seconds"])
         self._earlier_sessions = int(state["sessions"])
@@ -150,7 +154,13 @@ class VisualizationPlugin(Plugin):
     @property
     def _seconds(self) -> float:
         """Time spent in all sessions of the run."""
-        return self._earlier_seconds + perf_counter() - self._session_started
+        session = 0.0 if self._session_started is None else perf_counter() - self._session_started
+        return self._earlier_seconds + session
+
+    @property
+    def _num_sessions(self) -> int:
+        """Number of sessions of the run, the one that is going on included."""
+        return self._earlier_sessions + (self._session_started is not None)
 
     def _take_in(self, context: TrainingContext) -> None:
         epoch, history = context.epoch, self._history
@@ -161,14 +171,15 @@ class VisualizationPlugin(Plugin):
 
     def _write_plots(self, context: TrainingContext) -> None:
         # matplotlib takes a second to load, and a run that ends before its first plot never needs it.
-        from bz_plugin_visualization.plots import draw_losses, draw_metrics
+        from bz_plugin_visualization.plots import loss_figure, metrics_figure, to_png
 
         config, history = self._config, self._history
         folder, epoch = context.output_path(config.plot_dir), history.last_epoch
-        losses = draw_losses(history, axis=config.loss_axis, dpi=config.dpi)
-        replace_file(folder / plot_name("loss", epoch), losses)
+        figure = loss_figure(history, axis=config.loss_axis)
+        replace_file(folder / plot_name("loss", epoch), to_png(figure, dpi=config.dpi))
         if history.metrics:
-            replace_file(folder / plot_name("metrics", epoch), draw_metrics(history, dpi=config.dpi))
+            figure = metrics_figure(history)
+            replace_file(folder / plot_name("metrics", epoch), to_png(figure, dpi=config.dpi))
         self._plotted.append(epoch)
         if config.keep is not None:
             delete_plots(folder, self._plotted[: -config.keep])
@@ -177,7 +188,7 @@ class VisualizationPlugin(Plugin):
     def _write_report(self, context: TrainingContext, path: Path) -> None:
         from bz_plugin_visualization.report import Report
 
-        report = Report(context, self._history, self._seconds, self._earlier_sessions + 1, self._config.loss_axis)
+        report = Report(context, self._history, self._seconds, self._num_sessions, self._config.loss_axis)
         replace_file(context.output_path(path), report.page().encode())
 
 

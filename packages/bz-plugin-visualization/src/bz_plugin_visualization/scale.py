@@ -22,8 +22,11 @@ _NICE: Final = (1, 2, 5, 10)
 _HALFWAY: Final = 1.5
 """About the way from one nice step to the middle between it and the next, as a factor."""
 _LEAST_DECADES: Final = 0.6
+_LEAST_DISTANCE: Final = 0.64
+"""Between two epochs with a label, in parts of an even share: with four, six digits have room on a phone."""
 _TINY: Final = 1e-290
-_RELATIVE_TINY: Final = 1e-12
+_RELATIVE_TINY: Final = 1e-6
+"""Values that differ by less are drawn as a flat line; their labels would not fit."""
 _PLAIN_DECADES: Final = range(-4, 6)
 
 
@@ -79,7 +82,15 @@ def epoch_scale(first: int, last: int, *, num_ticks: int = 4) -> Scale:
         return Scale(first - 0.5, first + 0.5, log=False, ticks=((first, f"{first:,}"),))
     step = max(1, round(_nice_step((last - first) / num_ticks)))
     between = range((first // step + 1) * step, last, step)
-    numbers = [first, *(number for number in between if min(number - first, last - number) >= step * 0.6), last]
+    numbers = [
+        first,
+        *(
+            number
+            for number in between
+            if min(number - first, last - number) >= (last - first) * _LEAST_DISTANCE / num_ticks
+        ),
+        last,
+    ]
     return Scale(first, last, log=False, ticks=tuple((number, f"{number:,}") for number in numbers))
 
 
@@ -100,8 +111,10 @@ def _nice_step(rough: float) -> float:
 def _linear_ticks(low: float, high: float, step: float) -> tuple[tuple[float, str], ...]:
     numbers = range(math.ceil(low / step), math.floor(high / step) + 1)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    is_plain = digits <= -_PLAIN_DECADES.start + 1 and max(abs(low), abs(high)) < 10.0**_PLAIN_DECADES.stop
-    form = f",.{digits}f" if is_plain else ".6g"
+    size = max(abs(low), abs(high))
+    is_plain = digits <= -_PLAIN_DECADES.start and size < 10.0**_PLAIN_DECADES.stop
+    significant = math.floor(math.log10(size)) - math.floor(math.log10(step) + 1e-9) + 1
+    form = f",.{digits}f" if is_plain else f".{significant}g"
     return tuple((number * step, format(number * step, form)) for number in numbers)
 
 

@@ -1,7 +1,7 @@
 """From any number of epochs to as many points as a picture can show, without losing a peak.
 
-In each column of pixels the first, the lowest, the highest and the last point are kept: the line
-through them covers the same pixels as the line through all ("M4", Jugel et al., VLDB 2014). The
+In each column of the picture the first, the lowest, the highest and the last point are kept: the line
+through them covers the same columns as the line through all ("M4", Jugel et al., VLDB 2014). The
 first value that is no number is kept too, so that a gap stays a gap.
 """
 
@@ -43,7 +43,7 @@ def thin(curve: Curve, num_columns: int, *, positive: bool = False) -> Points:
 
     Args:
         curve: With at least one value.
-        num_columns: Width of the picture in pixels.
+        num_columns: Width of the picture, in columns that are not told apart in it.
         positive: Whether only values above 0 can be drawn, as on a logarithmic axis.
     """
     epochs = np.frombuffer(curve.epochs, dtype=np.int64)

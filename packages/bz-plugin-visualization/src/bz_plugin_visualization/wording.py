@@ -86,9 +86,9 @@ def _in_words(value: Any, depth: int) -> str:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
         return hex(value)  # Python refuses to write very long numbers in decimals
-    if isinstance(value, Mapping) and depth < MAX_DEPTH:
+    if isinstance(value, Mapping) and value and depth < MAX_DEPTH:
         return "{" + _joined(f"{_described(key)}: {in_words(item, depth + 1)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
+    if isinstance(value, Mapping | list | tuple | set | frozenset) and depth < MAX_DEPTH:
         return _joined(in_words(item, depth + 1) for item in value) or "-"
     return _described(value)
 
