@@ -62,17 +62,17 @@ def test_each_epoch_has_its_losses_and_metrics_at_its_last_step(tmp_path: Path) 
         expected = [row[tag] for row in recorder.epochs]
         assert [step for step, _ in found[tag]] == [12, 24, 36]
         assert [value for _, value in found[tag]] == pytest.approx(expected)
-    assert found["epoch"] == [(12, 1.0), (24, 2.0), (36, 3.0)]
+    assert found["progress/epoch"] == [(12, 1.0), (24, 2.0), (36, 3.0)]
 
 
 def test_run_without_validation_has_no_validation_curves(tmp_path: Path) -> None:
     train(board(), validates=False, run_dir=tmp_path / "a")
     assert sorted(curves(tmp_path / "a")) == [
-        "epoch",
         "learning_rate",
         "loss/step",
         "loss/training",
         "mean_output/training",
+        "progress/epoch",
     ]
 
 

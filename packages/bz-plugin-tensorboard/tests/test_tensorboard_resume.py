@@ -79,7 +79,7 @@ def test_resumed_run_that_ends_before_the_killed_one_shows_none_of_its_points(tm
     resume(tmp_path / "a", stop_at(14))
     found = curves(tmp_path / "a")
     assert [step for step, _ in found["loss/step"]] == list(range(1, 15))
-    assert found["epoch"] == [(12, 1.0)]
+    assert found["progress/epoch"] == [(12, 1.0)]
     with serve(tmp_path, fast=True) as server:
         server.wait_for_point("a", "loss/step", 14)
         assert server_curves(server, "a") == found
@@ -90,7 +90,7 @@ def test_epoch_that_ended_behind_a_checkpoint_at_its_last_step_is_not_doubled(
 ) -> None:
     ask = AtBatch(24, lambda context: context.save_checkpoint("last_step.pth"))
     train(board(), ask, stop_at(30), run_dir=tmp_path / "a")
-    assert curves(tmp_path / "a")["epoch"] == [(12, 1.0), (24, 2.0)]
+    assert curves(tmp_path / "a")["progress/epoch"] == [(12, 1.0), (24, 2.0)]
     train(board(), run_dir=tmp_path / "a", resume=tmp_path / "a" / "last_step.pth")
     assert_same(curves(tmp_path / "a"), uninterrupted)
 

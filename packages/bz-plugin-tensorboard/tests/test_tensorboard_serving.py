@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from bz.context import TrainingContext
 
-TAGS = ["epoch", "learning_rate", "loss/step", "loss/training", "loss/validation"]
-METRIC_TAGS = ["mean_output/training", "mean_output/validation"]
+TAGS = ["learning_rate", "loss/step", "loss/training", "loss/validation"]
+TAGS += ["mean_output/training", "mean_output/validation", "progress/epoch"]
 
 
 class Broken(torch.nn.Linear):
@@ -63,7 +63,7 @@ def test_each_run_folder_is_one_run_with_its_name(server: Server) -> None:
 
 def test_runs_share_their_tags(server: Server) -> None:
     tags = server.scalar_tags()
-    assert tags["a"] == tags["b"] == TAGS + METRIC_TAGS
+    assert tags["a"] == tags["b"] == TAGS
 
 
 def test_curves_have_the_numbers_of_the_files(server: Server, runs: Path) -> None:
@@ -80,7 +80,7 @@ def test_hyperparameters_of_all_runs_stand_beside_their_last_values(server: Serv
         "optimizer.nesterov": "DATA_TYPE_BOOL",
         "width": "DATA_TYPE_FLOAT64",
     }
-    assert sorted(info["name"]["tag"] for info in experiment["metricInfos"]) == TAGS + METRIC_TAGS
+    assert sorted(info["name"]["tag"] for info in experiment["metricInfos"]) == TAGS
     rows = session_rows(server)
     assert rows["a"]["hparams"] == {"lr": 0.1, "optimizer.name": "sgd", "optimizer.nesterov": False}
     assert rows["b"]["hparams"] == {"lr": 0.2, "width": 64.0}
@@ -95,7 +95,7 @@ def test_hyperparameters_tab_knows_how_runs_ended(server: Server) -> None:
 
 def session_rows(server: Server) -> dict[str, dict[str, Any]]:
     """Return, by run, what the table of the HParams tab shows."""
-    columns: list[dict[str, Any]] = [{"metric": {"tag": tag}} for tag in TAGS + METRIC_TAGS]
+    columns: list[dict[str, Any]] = [{"metric": {"tag": tag}} for tag in TAGS]
     columns += [{"hparam": name} for name in ("lr", "optimizer.name", "optimizer.nesterov", "width")]
     question = {
         "startIndex": 0,

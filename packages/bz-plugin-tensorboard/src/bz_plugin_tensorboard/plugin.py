@@ -278,7 +278,7 @@ def _unused(folder: Path) -> Path:
 
 def _epoch_values(context: TrainingContext) -> Iterator[tuple[str, float]]:
     """Yield tag and value of the epoch's number, losses and metrics."""
-    yield "epoch", context.epoch
+    yield "progress/epoch", context.epoch
     yield "loss/training", context.training_loss
     for name, value in context.training_metrics.items():
         yield f"{name}/training", value
