@@ -1,6 +1,6 @@
 """The page at the end: curves, final numbers, hyperparameters, settings, plugins and how it ended.
 
-The curves are SVG made by hand rather than by matplotlib: a fifth of the size, with text that is
+The curves are SVG made by hand rather than by matplotlib: a sixth of the size, with text that is
 text, with colours that follow the page, and the same for the same numbers. The page needs no script
 and nothing from elsewhere, and says so in a content security policy.
 """
