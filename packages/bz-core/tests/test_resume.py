@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    WeightedRandomSampler,
+)
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from bz import CheckpointError, TrainingContext, TrainingSpec
 from bz.testing import RecordingPlugin, tiny_spec, train
@@ -19,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 EPOCHS = 3
+
+pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 still calls it
 
 
 class Augmented(Dataset[Any]):
@@ -30,6 +41,21 @@ class Augmented(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         noise = [random.random(), random.gauss(0, 1), np.random.randn(), float(torch.rand(()))]
         return torch.tensor(noise) + index, torch.tensor(index % 3)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+
+class Stream(IterableDataset[Any]):
+    """The same samples, in an order that the stream itself decides."""
+
+    def __iter__(self) -> Iterator[Any]:
+        samples = Augmented()
+        for index in torch.randperm(12).tolist():
+            yield samples[index]
+
+    def __len__(self) -> int:
+        return 12
 
 
 class EvensFirst(Sampler[int]):
@@ -56,7 +82,12 @@ LOADERS: dict[str, Callable[[], Any]] = {
         Augmented(), 4, sampler=WeightedRandomSampler([1.0] * 6 + [3.0] * 6, 12, generator=torch.Generator())
     ),
     "own sampler": lambda: DataLoader(Augmented(), 4, sampler=EvensFirst()),
+    "batch sampler": lambda: DataLoader(Augmented(), batch_sampler=BatchSampler(EvensFirst(), 4, drop_last=False)),
+    "iterable": lambda: DataLoader(Stream(), 4),
     "two workers": lambda: DataLoader(Augmented(), 4, shuffle=True, num_workers=2),
+    "persistent workers": lambda: DataLoader(Augmented(), 4, shuffle=True, num_workers=2, persistent_workers=True),
+    "stateful": lambda: StatefulDataLoader(Augmented(), 4, shuffle=True),
+    "stateful with workers": lambda: StatefulDataLoader(list(Augmented()), 4, shuffle=True, num_workers=2),
 }
 
 
@@ -64,6 +95,7 @@ def make_spec(loader: str = "shuffled") -> TrainingSpec:
     """Seed everything and return a spec with dropout, momentum and a scheduler."""
     random.seed(3)
     np.random.seed(3)
+    torch.manual_seed(3)
     spec = tiny_spec(seed=3, training_loader=LOADERS[loader]())
     spec.lr_scheduler = torch.optim.lr_scheduler.ExponentialLR(spec.optimizer, 0.9)
     return spec
@@ -237,3 +269,32 @@ def test_checkpoint_of_another_model_is_refused_with_the_differences(tmp_path: P
 def test_resume_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no checkpoint in"):
         train(tiny_spec(), run_dir=tmp_path, resume=tmp_path)
+
+
+class Odd:
+    """An iterable that says nothing about itself."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield torch.ones(2, 4), torch.zeros(2, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("loader", "doubt"),
+    [
+        (Odd, "Odd cannot save its position; it goes on exactly if it gives the same batches when walked anew"),
+        (
+            LOADERS["stateful with workers"],
+            "StatefulDataLoader does not save the random states of its workers; it goes on exactly if they draw none",
+        ),
+    ],
+)
+def test_loader_that_may_not_go_on_exactly_is_named_once(
+    loader: Callable[[], Any], doubt: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tiny_spec(training_loader=loader()), epochs=2, run_dir=tmp_path)
+    assert caplog.messages == [f"if the run is stopped inside an epoch: the training_loader of type {doubt}"]
+
+
+def test_loader_that_goes_on_exactly_is_not_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(tiny_spec(), epochs=1, run_dir=tmp_path)
+    assert caplog.messages == []

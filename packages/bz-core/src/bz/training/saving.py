@@ -58,6 +58,11 @@ class CheckpointWriter:
         self._unwritten: dict[Path, CheckpointError] = {}
 
     @property
+    def is_on(self) -> bool:
+        """Whether the core writes checkpoints of its own."""
+        return self._rolling is not None
+
+    @property
     def watches_batches(self) -> bool:
         """Whether `after_batch` has work to do even when no plugin asked for a checkpoint."""
         return self._background is not None or (self._schedule is not None and self._schedule.interval.is_inside_epoch)

@@ -12,6 +12,7 @@ from bz.context import LossTotal, Progress, Status, TrainingContext
 from bz.errors import TrainingError
 from bz.lock import FolderLock, hold
 from bz.training.checkpoint import FoundCheckpoint, find_checkpoint
+from bz.training.data import doubt_about
 from bz.training.device import resolve_device
 from bz.training.finite import refuse_nonfinite
 from bz.training.interrupts import Interrupts
@@ -27,7 +28,7 @@ from bz.training.step import make_step
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from bz.config.models import TrainingSettings
@@ -156,6 +157,7 @@ class Session:
 
     def _train(self, found: FoundCheckpoint | None) -> None:
         progress = self._progress
+        self._warn_of_inexact_loader()
         self._fire("start_training_session")
         if found is not None:
             self._resume(found)
@@ -163,6 +165,11 @@ class Session:
             progress.epoch += 1
             self._run_epoch()
         progress.status = self._closing_status()
+
+    def _warn_of_inexact_loader(self) -> None:
+        doubt = doubt_about(self._spec.training_loader)
+        if doubt and self._checkpoints.is_on:
+            logger.warning("if the run is stopped inside an epoch: the training_loader of type %s", doubt)
 
     def _closing_status(self) -> Status:
         if self._interrupts.received is not None:
@@ -186,7 +193,7 @@ class Session:
         for metrics in self._metrics.values():
             metrics.reset()
         self._fire("start_epoch")
-        if self._train_batches(self._state.data.begin(), 0):
+        if self._train_batches(self._state.data.begin(self._progress.epoch), 0):
             self._end_epoch()
 
     def _finish_epoch(self, position: Mapping[str, Any]) -> None:
@@ -196,7 +203,8 @@ class Session:
             self._end_epoch()
             return
         batches_done = position["batches_done"]
-        if self._train_batches(self._state.data.go_on(position["data"], batches_done), batches_done):
+        batches = self._state.data.go_on(position["data"], self._progress.epoch, batches_done)
+        if self._train_batches(batches, batches_done):
             self._end_epoch()
 
     def _train_batches(self, batches: Iterator[Any], first_index: int) -> bool:
@@ -229,7 +237,7 @@ class Session:
 
     def _end_epoch(self) -> None:
         """Validate, and do what belongs between two epochs."""
-        if self._spec.validation_loader is not None and not self._validate(self._spec.validation_loader):
+        if self._spec.validation_loader is not None and not self._validate():
             return
         self._state.history.append(self._row())
         self._fire("end_epoch")
@@ -237,13 +245,14 @@ class Session:
         is_last = self._progress.epoch >= self._epochs or self._progress.stop is not None
         self._checkpoints.after_epoch(is_last=is_last)
 
-    def _validate(self, loader: Iterable[Any]) -> bool:
+    def _validate(self) -> bool:
         """Validate; return False when a stop took effect after a batch."""
         before = self._checkpoints.moment(is_training_done=True)
         self._spec.model.eval()
         with torch.no_grad():
             self._fire("start_validation_loop")
-            is_complete = self._validation_loop.run(self._unless_interrupted(iter(loader)))
+            batches = self._state.validation_data.begin(self._progress.epoch)
+            is_complete = self._validation_loop.run(self._unless_interrupted(batches))
             if is_complete:
                 self._fire("end_validation_loop")
         self._spec.model.train()

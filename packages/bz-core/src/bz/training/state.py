@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 import logging
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from bz.errors import CheckpointError
+from bz.training.data import EpochData
 from bz.training.seeding import random_state, restore_random_state
 
 if TYPE_CHECKING:
@@ -32,72 +33,6 @@ FORMAT: Final = 1
 DIFFERENCES_SHOWN: Final = 5
 
 
-class EpochData:
-    """The batches of one training epoch, from the beginning or from a saved position.
-
-    A loader with `state_dict` is asked for its position. Any other is replayed from the random
-    state of the epoch's beginning, and then given the random state of the position: how lazily a
-    loader draws its order makes no difference that way.
-    """
-
-    def __init__(self, loader: Iterable[Any]) -> None:
-        self._loader: Any = loader
-        self._generators = list(_generators(loader))
-        self._start: dict[str, Any] = {}
-
-    def begin(self) -> Iterator[Any]:
-        """Return the batches of a new epoch."""
-        self._start = {"random": random_state(), "generators": self._generator_states()}
-        return self._fresh_batches()
-
-    def _fresh_batches(self) -> Iterator[Any]:
-        batches: Iterator[Any] = iter(self._loader)
-        return batches
-
-    def go_on(self, state: Mapping[str, Any], batches_done: int) -> Iterator[Any]:
-        """Return the batches that are left after a saved position; the order is as it would have been."""
-        position = random_state()
-        self._start = dict(state["start"])
-        if state["loader"] is not None:
-            self._loader.load_state_dict(state["loader"])
-            return self._fresh_batches()
-        restore_random_state(self._start["random"])
-        self._restore_generators(self._start["generators"])
-        batches = self._fresh_batches()
-        for _ in range(batches_done):
-            next(batches)
-        restore_random_state(position)
-        return batches
-
-    def state_dict(self, *, is_inside_epoch: bool) -> dict[str, Any]:
-        """Return what `go_on` and `load_generators` need."""
-        has_position = is_inside_epoch and hasattr(self._loader, "state_dict")
-        return {
-            "start": self._start if is_inside_epoch else {},
-            "loader": self._loader.state_dict() if has_position else None,
-            "generators": self._generator_states(),
-        }
-
-    def load_generators(self, state: Mapping[str, Any]) -> None:
-        """Put the loader's own generators back to where they were between two epochs."""
-        self._restore_generators(state["generators"])
-
-    def _generator_states(self) -> list[torch.Tensor]:
-        return [generator.get_state() for generator in self._generators]
-
-    def _restore_generators(self, states: Iterable[torch.Tensor]) -> None:
-        for generator, state in zip(self._generators, states, strict=False):
-            generator.set_state(state)
-
-
-def _generators(loader: object) -> Iterator[torch.Generator]:
-    """Yield the generators of a loader and of its samplers, each once."""
-    sampler, batch_sampler = getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)
-    owners = (loader, sampler, batch_sampler, getattr(batch_sampler, "sampler", None))
-    found = {id(generator): generator for owner in owners if (generator := getattr(owner, "generator", None))}
-    yield from (generator for generator in found.values() if isinstance(generator, torch.Generator))
-
-
 @dataclass
 class RunState:
     """Collects and restores the state of a session.
@@ -111,6 +46,7 @@ class RunState:
         metrics: The metric sets by phase, `training` and `validation`.
         history: One row for each epoch done.
         data: Position in the training data.
+        validation_data: The same for validation.
     """
 
     spec: TrainingSpec
@@ -121,12 +57,12 @@ class RunState:
     metrics: Mapping[str, MetricSet]
     history: list[dict[str, float]] = field(default_factory=list)
     data: EpochData = field(init=False)
-    _validation_data: EpochData = field(init=False)
+    validation_data: EpochData = field(init=False)
     _warned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.data = EpochData(self.spec.training_loader)
-        self._validation_data = EpochData(self.spec.validation_loader or ())
+        self.validation_data = EpochData(self.spec.validation_loader or ())
 
     def collect(
         self, moment: Mapping[str, Any] | None = None, extra: Mapping[str, Any] | None = None
@@ -176,7 +112,7 @@ class RunState:
             "is_training_done": is_training_done,
             "random": random_state(),
             "data": self.data.state_dict(is_inside_epoch=is_inside),
-            "validation_data": self._validation_data.state_dict(is_inside_epoch=False),
+            "validation_data": self.validation_data.state_dict(is_inside_epoch=False),
             "losses": {
                 "training": [progress.training_loss.total, progress.training_loss.batch_count],
                 "validation": [progress.validation_loss.total, progress.validation_loss.batch_count],
@@ -232,8 +168,8 @@ class RunState:
             metrics.load_state_dict(own["metrics"][phase])
         self.history[:] = own["history"]
         self.plugins.load_state_dict(own["plugins"])
-        self.data.load_generators(own["data"])
-        self._validation_data.load_generators(own["validation_data"])
+        self.data.load_state_dict(own["data"])
+        self.validation_data.load_state_dict(own["validation_data"])
         restore_random_state(own["random"])
 
 
