@@ -17,7 +17,8 @@ from bz import Trainer
 from bz_plugin_console import ConsoleOutPlugin
 
 if TYPE_CHECKING:
-    from bz.context import PluginUsage, TrainingContext
+    from bz.context import TrainingContext
+    from bz.progress import PluginUsage
 
 STEP_SECONDS, BATCHES, ROUNDS = 200e-6, 10_000, 5
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from bz_plugin_console.plain import PlainLines
 
 if TYPE_CHECKING:
-    from bz.context import PluginUsage
+    from bz.progress import PluginUsage
     from bz_plugin_console.summary import EpochSummary
 
 

@@ -10,7 +10,7 @@ from bz_plugin_console.summary import USAGE_TITLES, usage_columns, usage_rows
 from bz_plugin_console.wording import encodable
 
 if TYPE_CHECKING:
-    from bz.context import PluginUsage
+    from bz.progress import PluginUsage
     from bz_plugin_console.display import Frame
     from bz_plugin_console.summary import EpochSummary
 

@@ -10,7 +10,8 @@ from bz_plugin_console.columns import Column
 from bz_plugin_console.wording import duration, number, one_line, rate
 
 if TYPE_CHECKING:
-    from bz.context import PluginUsage, TrainingContext
+    from bz.context import TrainingContext
+    from bz.progress import PluginUsage
 
 LONGEST_TITLE = 18
 

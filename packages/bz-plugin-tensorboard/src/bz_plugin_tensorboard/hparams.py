@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bz.config.redaction import redact
 
 if TYPE_CHECKING:
-    from bz.context import Status
+    from bz.progress import Status
 
 STATUSES: Final[dict[Status, str]] = {
     "completed": "STATUS_SUCCESS",

@@ -24,7 +24,8 @@ from bz_plugin_visualization.wording import counted, duration, flat, in_words, n
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from bz.context import PluginUsage, TrainingContext
+    from bz.context import TrainingContext
+    from bz.progress import PluginUsage
     from bz_plugin_visualization.scale import AxisKind
 
 MAX_CHARTS: Final = 24

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from bz.context import PluginUsage
 from bz.errors import PluginError
 from bz.hookspecs import BATCH_HOOKS, LIFECYCLE_HOOKS, PROJECT, LifecycleHooks, StepHooks
 from bz.plugins.guard import Guard, GuardedHook, Implementation, WatchedState, isolated
 from bz.plugins.registration import HOOK_PARAMETERS, check_plugin, hook_methods, misspelt_hooks
+from bz.progress import PluginUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

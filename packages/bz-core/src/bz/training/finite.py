@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bz.errors import TrainingError
 
 if TYPE_CHECKING:
-    from bz.context import Progress
+    from bz.progress import Progress
 
 
 def refuse_nonfinite(progress: Progress) -> None:

@@ -23,8 +23,9 @@ from bz.training.finite import refuse_nonfinite
 if TYPE_CHECKING:
     import torch
 
-    from bz.context import Progress, TrainingContext
+    from bz.context import TrainingContext
     from bz.plugins.guard import GuardedHook
+    from bz.progress import Progress
     from bz.spec import StepResult
     from bz.training.metrics import MetricSet
     from bz.training.precision import Precision

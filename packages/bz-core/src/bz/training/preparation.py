@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bz.context import RunFacts
 from bz.errors import ScriptError
+from bz.progress import RunFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

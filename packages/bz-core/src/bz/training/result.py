@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import signal
     from pathlib import Path
 
-    from bz.context import PluginUsage, Status
+    from bz.progress import PluginUsage, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bz.context import CheckpointRequest
 from bz.errors import CheckpointError
 from bz.intervals import Schedule
+from bz.progress import CheckpointRequest
 from bz.training.background import BackgroundWriter
 from bz.training.checkpoint import STATE_FOLDER, RollingCheckpoints, write_checkpoint
 from bz.training.finite import refuse_nonfinite
 
 if TYPE_CHECKING:
     from bz.config.models import TrainingSettings
-    from bz.context import Progress
+    from bz.progress import Progress
     from bz.training.state import RunState
 
 logger = logging.getLogger(__name__)

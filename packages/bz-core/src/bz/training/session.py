@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from bz.context import LossTotal, Progress, Status, TrainingContext
+from bz.context import TrainingContext
 from bz.errors import TrainingError
 from bz.lock import FolderLock, hold
+from bz.progress import LossTotal, Progress, Status
 from bz.training.checkpoint import FoundCheckpoint, find_checkpoint
 from bz.training.data import doubt_about
 from bz.training.device import resolve_device

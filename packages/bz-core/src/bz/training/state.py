@@ -21,8 +21,8 @@ from bz.training.seeding import random_state, restore_random_state
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bz.context import Progress, RunFacts
     from bz.plugins.manager import PluginManager
+    from bz.progress import Progress, RunFacts
     from bz.spec import TrainingSpec
     from bz.training.metrics import MetricSet
     from bz.training.precision import Precision
