@@ -1,0 +1,176 @@
+"""Where a run is: the record that the trainer keeps, and that `TrainingContext` shows to plugins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+Status = Literal["running", "completed", "stopped", "interrupted", "failed"]
+StopPoint = Literal["epoch", "batch"]
+
+
+class PluginUsage(NamedTuple):
+    """What one plugin cost the run so far.
+
+    Attributes:
+        name: Name of the plugin.
+        calls: Hook calls made.
+        seconds: Time spent in its hooks.
+        share: That time as a part of the session, 0 to 1.
+        failures: Calls that raised.
+        is_quarantined: Whether it is no longer called.
+    """
+
+    name: str
+    calls: int
+    seconds: float
+    share: float
+    failures: int
+    is_quarantined: bool
+
+
+class StopRequest(NamedTuple):
+    """A wish to end the run early: why, and after the epoch or after the batch that is under way."""
+
+    reason: str
+    when: StopPoint
+
+
+class CheckpointRequest(NamedTuple):
+    """A wish for a checkpoint at `path`, with what the caller wants to find in it under `extra`."""
+
+    path: Path
+    extra: dict[str, Any]
+
+
+class MetricValues(Protocol):
+    """The metrics of one phase; `values` computes them and waits for the device."""
+
+    def values(self) -> dict[str, float]:
+        """Return name to value over the batches so far; empty before the first batch."""
+
+
+class LossTotal:
+    """Sum of the losses of one phase, on the device until it is read.
+
+    Reading adds the losses one after the other, in double precision: the sum is the one of the loop
+    that everybody writes, `total += loss.item()`, no matter when and how often it is read.
+
+    Attributes:
+        batch_count: Losses added.
+        first_nonfinite: Index of the first loss that was NaN or infinite, among those read; else None.
+    """
+
+    __slots__ = ("_chunks", "_number_read", "_pending", "_total", "batch_count", "first_nonfinite")
+
+    CHUNK: Final = 256
+    """Losses that are kept one by one, before they are stacked into one tensor."""
+
+    def __init__(self) -> None:
+        self.batch_count = 0
+        self._pending: list[torch.Tensor] = []
+        self._chunks: list[torch.Tensor] = []
+        self._total = 0.0
+        self._number_read = 0
+        self.first_nonfinite: int | None = None
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Add a detached 0-d loss; does not wait for the device."""
+        self._pending.append(loss)
+        self.batch_count += 1
+        if len(self._pending) == self.CHUNK:
+            self._stack_pending()
+
+    def _stack_pending(self) -> None:
+        import torch
+
+        self._chunks.append(torch.stack(self._pending))
+        self._pending.clear()
+
+    def restore(self, total: float, batch_count: int) -> None:
+        """Go on from a saved sum."""
+        self._pending, self._chunks = [], []
+        self._total, self._number_read, self.batch_count = total, batch_count, batch_count
+
+    @property
+    def total(self) -> float:
+        """The sum; waits for the device if there were batches since the last time."""
+        if self._pending:
+            self._stack_pending()
+        if self._chunks:
+            self._read_chunks()
+        return self._total
+
+    def _read_chunks(self) -> None:
+        import torch
+
+        for loss in torch.cat(self._chunks).tolist():
+            self._total += loss
+            if self.first_nonfinite is None and not math.isfinite(loss):
+                self.first_nonfinite = self._number_read
+            self._number_read += 1
+        self._chunks.clear()
+
+    @property
+    def mean(self) -> float:
+        """The sum over the number of batches; NaN before the first one."""
+        return self.total / self.batch_count if self.batch_count else math.nan
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where the run is; written by the trainer alone."""
+
+    training_metrics: MetricValues
+    validation_metrics: MetricValues
+    epoch: int = 0
+    global_step: int = 0
+    batch_index: int = 0
+    batches_done: int = 0
+    batch: Any = None
+    outputs: Any = None
+    loss: torch.Tensor | None = None
+    training_loss: LossTotal = field(default_factory=LossTotal)
+    validation_loss: LossTotal = field(default_factory=LossTotal)
+    status: Status = "running"
+    error: BaseException | None = None
+    stop: StopRequest | None = None
+    checkpoint_path: Path | None = None
+    checkpoint_requests: list[CheckpointRequest] = field(default_factory=list)
+    resumed_from: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What is settled before the session starts and never changes in it.
+
+    Attributes:
+        device: Where the model and the batches are.
+        epochs: Planned number of epochs.
+        training_batches: Batches of one training loop, or None when the loader has no length.
+        validation_batches: The same for validation; None also without validation.
+        batch_size: Samples in a full training batch, or None when the loader does not say.
+        run_dir: Folder of the run, or None in a script that named none.
+        settings: Resolved settings without secrets; empty in a script.
+        rank: Number of this process among `world_size`.
+        world_size: Number of processes that train together.
+        started_at: When the session began, with time zone.
+    """
+
+    device: torch.device
+    epochs: int
+    training_batches: int | None = None
+    validation_batches: int | None = None
+    batch_size: int | None = None
+    run_dir: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    rank: int = 0
+    world_size: int = 1
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC).astimezone())
