@@ -255,6 +255,13 @@ def test_state_that_is_not_plain_is_left_out_with_a_warning(tmp_path: Path, capl
     assert read_checkpoint(tmp_path / "state" / "epoch_1_step_3.pth")["bz"]["plugins"] == {}
 
 
+def test_hyperparameters_of_any_type_are_saved_as_text(tmp_path: Path) -> None:
+    odd = {"path": Path("x"), "dtype": torch.float32, 3: {"a"}, "lr": np.float64(0.5)}
+    train(tiny_spec(hyperparameters=odd), epochs=1, run_dir=tmp_path)
+    saved = read_checkpoint(tmp_path / "state" / "epoch_1_step_3.pth")["hyperparameters"]
+    assert saved == {"path": "x", "dtype": "torch.float32", 3: ["a"], "lr": 0.5}
+
+
 def test_checkpoint_of_another_model_is_refused_with_the_differences(tmp_path: Path) -> None:
     train(tiny_spec(), epochs=1, run_dir=tmp_path)
     other = tiny_spec(model=torch.nn.Sequential(torch.nn.Linear(4, 5)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from typing import Any
 
 import torch
@@ -18,9 +17,7 @@ from bz.training.mersenne import NumpyRandomState, PythonRandomState
 
 def watched_states(model: torch.nn.Module, device: torch.device) -> list[Any]:
     """Return everything that bz keeps as it is across the hooks of a run."""
-    states: list[Any] = [TorchRandomState(), PythonRandomState()]
-    if "numpy" in sys.modules:
-        states.append(NumpyRandomState())
+    states: list[Any] = [TorchRandomState(), PythonRandomState(), NumpyRandomState()]
     if device.type == "cuda":
         states.append(CudaRandomState(device))
     return [*states, ModuleModes(model), GradMode(), DefaultDtype(), WorkingDirectory()]

@@ -79,14 +79,14 @@ class RunState:
             **values,
             "model_state_dict": self.spec.model.state_dict(),
             "optimizer_state_dict": self.spec.optimizer.state_dict(),
-            "hyperparameters": to_plain(self.spec.hyperparameters),
+            "hyperparameters": to_plain(self.spec.hyperparameters, or_text=True),
             "bz": {
                 "format": FORMAT,
                 "lr_scheduler": _state_of(self.spec.lr_scheduler),
                 "grad_scaler": _state_of(self.precision.scaler),
-                "settings": to_plain(self.facts.settings),
+                "settings": to_plain(self.facts.settings, or_text=True),
                 "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-                "extra": to_plain(extra or {}),
+                "extra": to_plain(extra or {}, or_text=True),
                 **moment,
             },
         }
@@ -192,8 +192,12 @@ def _differences(model: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Te
             yield f"{name} is {tuple(saved[name].shape)} there and {tuple(model[name].shape)} here"
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: Any, *, or_text: bool = False) -> Any:
     """Return a copy of `value` made of what `weights_only` reads: plain Python values and tensors.
+
+    Args:
+        value: Containers are followed to any depth; sets become lists, NumPy's numbers Python's.
+        or_text: Whether anything else is written down as text, for people to read.
 
     Raises:
         TypeError: If there is something else in it, with its type.
@@ -203,11 +207,12 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
     if isinstance(value, Mapping):
-        return {to_plain(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(to_plain(item) for item in value)
-    if isinstance(value, list | set | frozenset):
-        return [to_plain(item) for item in value]
+        return {to_plain(key, or_text=or_text): to_plain(item, or_text=or_text) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [to_plain(item, or_text=or_text) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy number
-        return to_plain(value.item())
+        return to_plain(value.item(), or_text=or_text)
+    if or_text:
+        return str(value)
     raise TypeError(f"a {type(value).__module__}.{type(value).__qualname__}")
