@@ -36,6 +36,14 @@ def test_torch_reads_it_without_bz(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "x.pth", weights_only=True, mmap=True)["epoch"] == 3
 
 
+def test_state_that_could_not_be_read_back_is_refused_with_its_place(tmp_path: Path) -> None:
+    state = {"bz": {"lr_scheduler": {"functions": [len]}}}
+    message = r"bz/lr_scheduler/functions/0, a builtins.builtin_function_or_method, could not be read back."
+    with pytest.raises(CheckpointError, match=message):
+        write_checkpoint(state, tmp_path / "x.pth")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_damaged_file_never_loads(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     write_checkpoint(STATE, path)

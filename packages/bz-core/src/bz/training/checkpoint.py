@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import struct
+from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 _MARK: Final = b"bz-sha256:"
 _COMMENT_SIZE: Final = len(_MARK) + hashlib.sha256().digest_size * 2
+_READABLE: Final = {
+    *(type(None), bool, int, float, complex, str, bytes),
+    *(torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device),
+}
 _NO_COMMENT: Final = b"\0\0"
 """Length of the archive's comment, the last two bytes of a file that has none."""
 
@@ -33,9 +38,13 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write `state` so that `path` is at every moment whole: the old file or the new one.
 
     Raises:
-        CheckpointError: If the disk refuses, with the OSError and its errno as the cause; nothing
-            is left behind and a file that was at `path` is still there.
+        CheckpointError: If something in the state could not be read back with `weights_only`; or if
+            the disk refuses, with the OSError and its errno as the cause: nothing is left behind
+            and a file that was at `path` is still there.
     """
+    odd = next(_odd_parts(state, ""), None)
+    if odd is not None:
+        raise CheckpointError(f"Cannot write the checkpoint {path}: {odd} could not be read back.", path=path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -46,6 +55,20 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
         if cause is None:
             raise
         raise CheckpointError(f"Cannot write the checkpoint {path}: {cause.strerror or cause}.", path=path) from cause
+
+
+def _odd_parts(value: Any, place: str) -> Iterator[str]:
+    """Yield what `weights_only` does not read, with its type and its place in the state."""
+    if type(value) in _READABLE:
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _odd_parts(item, f"{place}/{key}" if place else str(key))
+    elif isinstance(value, list | tuple | set):
+        for index, item in enumerate(value):
+            yield from _odd_parts(item, f"{place}/{index}")
+    else:
+        yield f"{place}, a {type(value).__module__}.{type(value).__qualname__},"
 
 
 def _disk_error(error: BaseException) -> OSError | None:
