@@ -176,3 +176,43 @@ def test_plugin_that_is_new_at_a_resume_leaves_what_it_finds(tmp_path: Path) -> 
     (folder / "checkpoint_epoch_1_loss_0.9000.pth").write_bytes(b"of another hand")
     run(tmp_path, [0.9, 0.8, 0.7, 0.6], tmp_path, max_checkpoints=1)
     assert names(folder) == ["1", "4"]
+
+
+def test_what_a_kill_left_undone_is_done_when_the_run_goes_on(tmp_path: Path) -> None:
+    run(tmp_path, [0.9, 0.5], max_checkpoints=1)
+    folder = tmp_path / "checkpoints"
+    second = folder / "checkpoint_epoch_2_loss_0.5000.pth"
+    shutil.copy(second, tmp_path / "second.pth")
+    shutil.rmtree(folder)
+    run(tmp_path, [0.9], max_checkpoints=1)
+    (tmp_path / "second.pth").rename(second)  # written, and killed before anything else was done
+    run(tmp_path, [0.9, 0.5, 0.7], second, max_checkpoints=1)
+    assert names(folder) == ["2"]
+    assert [read_checkpoint(folder / name)["epoch"] for name in ("best.pth", "last.pth")] == [2, 2]
+
+
+def test_best_that_a_later_one_replaced_is_the_one_to_beat_when_the_run_comes_there_again(tmp_path: Path) -> None:
+    losses = [0.9, 0.5, 0.7, 0.6, 0.4]
+    settings: dict[str, Any] = {"max_checkpoints": 1, "keep_last": 1}
+    run(tmp_path, losses[:3], **settings)
+    shutil.copy(tmp_path / "state" / "epoch_3_step_9.pth", tmp_path / "third.pth")
+    run(tmp_path, losses, tmp_path, **settings)
+    folder = tmp_path / "checkpoints"
+    assert names(folder) == ["5"]
+    seen = []
+
+    def look(hook: str, _context: Any) -> None:
+        if hook in {"load_checkpoint", "end_training_loop", "end_training_session"}:
+            seen.append((names(folder), read_checkpoint(folder / "best.pth")["epoch"]))
+
+    plugins = SmartCheckpointPlugin(**settings), RecordingPlugin(look)
+    scripted_run(losses, *plugins, run_dir=tmp_path, resume=tmp_path / "third.pth")
+    assert seen == [(["5"], 5), (["5"], 5), (["4", "5"], 5), (["5"], 5)]
+
+
+def test_file_of_another_plugin_that_the_run_goes_on_from_is_not_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "checkpoint_epoch_2_loss_0.0000.pth"
+    other = RecordingPlugin(lambda hook, context: context.save_checkpoint(path) if hook == "end_epoch" else None)
+    scripted_run([0.9, 0.8], other, run_dir=tmp_path)
+    run(tmp_path, [0.9, 0.8, 0.7, 0.6], path, max_checkpoints=1)
+    assert names(tmp_path / "checkpoints") == ["2", "4"]

@@ -61,6 +61,13 @@ def test_value_that_is_not_finite_never_wins(tmp_path: Path, losses: list[float]
     assert saved(tmp_path, losses) == expected
 
 
+def test_best_takes_one_of_the_places(tmp_path: Path) -> None:
+    losses = [0.3, 0.5, 0.6, 0.7, 0.8]
+    for places, expected in ((1, ["1", "5"]), (2, ["1", "5"]), (3, ["1", "4", "5"])):
+        settings = {"save_best_only": False, "max_checkpoints": places}
+        assert saved(tmp_path / str(places), losses, **settings) == expected
+
+
 def test_nan_is_kept_by_the_rules_that_do_not_compare(tmp_path: Path) -> None:
     assert saved(tmp_path, [0.5, math.nan, math.nan], max_checkpoints=0, keep_best=2, keep_last=1) == ["1", "3"]
     folder = tmp_path / "checkpoints"
