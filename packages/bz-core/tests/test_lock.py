@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from bz import ConfigError, TrainingContext
 from bz.lock import LOCK_NAME, find_owner, hold
@@ -94,10 +94,8 @@ def test_same_thread_may_take_the_folder_again_and_another_may_not(tmp_path: Pat
         thread = threading.Thread(target=take)
         thread.start()
         thread.join()
-    assert faults == [
-        f"The run folder {tmp_path} is in use by another thread of this process; "
-        "wait until that has ended, or take another."
-    ]
+    fault = f"The run folder {tmp_path} is in use by another thread of this process; "
+    assert faults == [fault + "wait until that has ended, or take another."]
     thread = threading.Thread(target=take)
     thread.start()
     thread.join()
@@ -108,9 +106,7 @@ def test_looking_at_a_folder_of_this_process_does_not_lose_the_lock(tmp_path: Pa
     with hold(tmp_path):
         assert find_owner(tmp_path) is not None
         code = "import sys\nfrom pathlib import Path\nfrom bz.lock import hold\nwith hold(Path(sys.argv[1])): pass"
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert f"in use by process {os.getpid()} on" in done.stderr
 
 
@@ -149,7 +145,7 @@ class Stuck(Dataset[torch.Tensor]):
         return 4
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        print(os.getpid(), flush=True)
+        os.write(1, f"{os.getpid()}\n".encode())
         threading.Event().wait(30)
         return torch.zeros(1)
 
@@ -157,7 +153,8 @@ class Stuck(Dataset[torch.Tensor]):
 def test_stuck_worker_that_survives_its_trainer_holds_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
-        "from test_lock import Stuck, DataLoader, hold\n"
+        "from test_lock import Stuck, hold\n"
+        "from torch.utils.data import DataLoader\n"
         "with hold(Path(sys.argv[1])):\n"
         "    next(iter(DataLoader(Stuck(), num_workers=1)))\n"
     )

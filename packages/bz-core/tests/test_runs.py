@@ -3,6 +3,7 @@
 import json
 import platform
 import re
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from bz.errors import ConfigError
-from bz.runs import RunFolder, list_runs, read_run
+from bz.lock import hold
+from bz.runs import RunFolder, describe_run, list_runs, read_run, set_aside
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +28,7 @@ ROOT = Path("runs")
 
 
 def start(run: RunFolder, settings: dict[str, Any] | None = None) -> None:
-    run.start(script=Path("train.py"), settings=settings or {}, seed=7, plugins={"console_out": "0.1.0"})
+    run.start(describe_run(script=Path("train.py"), settings=settings or {}, seed=7, plugins={"console_out": "0.1.0"}))
 
 
 def record_of(run: RunFolder) -> Any:
@@ -59,7 +61,8 @@ def test_create_with_the_name_of_another_run_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         RunFolder.create(ROOT, "a")
     assert str(caught.value) == (
-        "`--name`: runs/a exists already, and a run never overwrites another; take another name."
+        "`--name`: runs/a exists already, and a run never overwrites another; take another name, "
+        "go on with that run (`--resume a`), or begin anew and keep it aside (`--fresh`)."
     )
     assert caught.value.option == "--name"
 
@@ -103,9 +106,12 @@ def test_start_writes_what_the_run_was_made_of() -> None:
         "torch": torch.__version__,
         "plugins": {"console_out": "0.1.0"},
     }
+    assert [list(session) for session in record.pop("sessions")] == [["started_at"]]
     assert record == {
         "name": "a",
         "status": "running",
+        "options": {},
+        "script_sha256": None,
         "script": str(Path("train.py").absolute()),
         "settings": {
             "training": {"epochs": 3},
@@ -185,7 +191,7 @@ def test_list_is_by_age_and_tolerates_broken_folders() -> None:
 def test_read_run_gives_its_record() -> None:
     start(RunFolder.create(ROOT, "a"))
     run = read_run(ROOT, "a")
-    assert (run.name, run.path, run.status) == ("a", Path("runs/a"), "running")
+    assert (run.name, run.path, run.status) == ("a", Path("runs/a"), "crashed")
     assert run.record["seed"] == 7
     assert run.created_at is not None
 
@@ -207,3 +213,57 @@ def test_read_run_that_is_not_there_names_others(name: str, fault: str) -> None:
 def test_read_run_outside_the_folder_of_runs_is_refused() -> None:
     with pytest.raises(ConfigError, match="is no name for a run"):
         read_run(ROOT, "../other")
+
+
+def test_run_that_somebody_works_on_is_running() -> None:
+    run = RunFolder.create(ROOT, "a")
+    start(run)
+    with hold(run.path):
+        assert [one.status for one in list_runs(ROOT)] == ["running"]
+    assert [one.status for one in list_runs(ROOT)] == ["crashed"]
+
+
+def test_seconds_of_all_sessions_are_added_up() -> None:
+    run = RunFolder.create(ROOT, "a")
+    facts = describe_run(script=Path("train.py"), settings={}, seed=7, plugins={})
+    run.start(facts)
+    created_at = record_of(run)["created_at"]
+    run.finish("interrupted", seconds=1.5, epochs=1, reason="SIGINT received")
+    run.go_on(facts, resumed_from=Path("a.pth"))
+    assert "reason" not in record_of(run)
+    run.go_on(facts, resumed_from=Path("b.pth"), lost_seconds=0.25)
+    run.finish("completed", seconds=2.0, epochs=3)
+    record = record_of(run)
+    assert (record["seconds"], record["created_at"], record["status"]) == (3.75, created_at, "completed")
+    assert [(one["status"], one["seconds"], one.get("resumed_from")) for one in record["sessions"]] == [
+        ("interrupted", 1.5, None),
+        ("crashed", 0.25, "a.pth"),
+        ("completed", 2.0, "b.pth"),
+    ]
+
+
+def test_set_aside_takes_the_next_free_name() -> None:
+    for expected in ("a.1", "a.2"):
+        assert set_aside(RunFolder.create(ROOT, "a").path) == ROOT / expected
+
+
+def test_git_commit_of_the_script_is_recorded() -> None:
+    script = Path("project/train.py")
+    script.parent.mkdir()
+    script.write_text("1")
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        done = subprocess.run(["git", *who, *arguments], cwd="project", check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def described() -> Any:
+        return describe_run(script=script, settings={}, seed=7, plugins={}).get("git")
+
+    assert described() is None
+    git("init", "-q")
+    git("add", "train.py")
+    git("commit", "-qm", "a")
+    assert described() == {"commit": git("rev-parse", "HEAD"), "is_dirty": False}
+    script.write_text("2")
+    assert described() == {"commit": git("rev-parse", "HEAD"), "is_dirty": True}

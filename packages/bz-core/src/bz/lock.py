@@ -27,10 +27,15 @@ from typing import Final
 from bz.config.wording import display_path
 from bz.errors import ConfigError
 
+HAS_LOCKS: bool
+"""Whether this system tells a living owner from a dead one."""
+
 try:
     import fcntl
+
+    HAS_LOCKS = True
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # asked for before each use
+    HAS_LOCKS = False
 
 logger = logging.getLogger(__name__)
 
@@ -109,13 +114,13 @@ class FolderLock:
         """Drop the lock and remove its file: one that is left behind speaks of a death."""
         if self._descriptor is None or self.process != os.getpid():
             return
-        if fcntl is None:  # Windows removes no file that is open
+        if not HAS_LOCKS:  # Windows removes no file that is open
             os.close(self._descriptor)
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             logger.warning("%s cannot be removed: %s", display_path(self._path), error.strerror)
-        if fcntl is not None:
+        if HAS_LOCKS:
             os.close(self._descriptor)
 
 
@@ -153,14 +158,9 @@ def find_owner(folder: Path) -> Owner | None:
     except OSError:
         return None
     try:
-        return None if fcntl is None or _is_free(descriptor) else _read(descriptor) or _UNKNOWN
+        return None if not HAS_LOCKS or _is_free(descriptor) else _read(descriptor) or _UNKNOWN
     finally:
         os.close(descriptor)
-
-
-def can_tell_owners() -> bool:
-    """Return whether this system tells a living owner from a dead one."""
-    return fcntl is not None
 
 
 _UNKNOWN: Final = Owner(0, "an unknown machine", "an unknown time")
@@ -220,7 +220,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def _lock_descriptor(descriptor: int, folder: Path) -> None:
     """Lock the file; somebody who only looks has it for a moment, so one refusal is none."""
-    if fcntl is None:
+    if not HAS_LOCKS:
         return
     for attempt in range(1, _TRIES + 1):
         try:

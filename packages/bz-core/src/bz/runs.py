@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,14 @@ from bz.config.redaction import redact
 from bz.config.wording import display_path, quote
 from bz.config.writing import write_atomically
 from bz.errors import ConfigError, suggestion
+from bz.lock import HAS_LOCKS, LOCK_NAME, find_owner, hold
+from bz.naming import check_name
+from bz.provenance import file_digest, git_state, versions
 
 RECORD_NAME = "run.json"
 LOG_NAME = "bz.log"
 UNREADABLE = "unreadable"
-_NAME_FORM = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
-_DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # taken on Windows
+CRASHED = "crashed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,36 +63,51 @@ class RunFolder:
         """Where the log of the run goes."""
         return self.path / LOG_NAME
 
-    def start(self, *, script: Path, settings: Mapping[str, Any], seed: int | None, plugins: Mapping[str, str]) -> None:
+    def start(self, facts: Mapping[str, Any], *, resumed_from: Path | None = None) -> None:
         """Write the record of a run that begins now.
 
         Args:
-            script: The `train.py` of the run.
-            settings: What `Config.record()` returns.
-            seed: The seed that is used, also where the settings have none.
-            plugins: Version of each plugin that runs, by name.
+            facts: What `describe_run` returned.
+            resumed_from: The checkpoint that it goes on from, of another run or of none.
         """
-        self.write(
-            {
-                "name": self.name,
-                "status": "running",
-                "created_at": _now(),
-                "script": script.absolute(),
-                "settings": settings,
-                "seed": seed,
-                "versions": _versions() | {"plugins": dict(plugins)},
-            }
-        )
+        now = _now()
+        about = {"name": self.name, "status": "running", "created_at": now}
+        session = {"started_at": now} | ({"resumed_from": resumed_from} if resumed_from else {})
+        self.write({**about, **facts, "sessions": [session]})
+
+    def go_on(self, facts: Mapping[str, Any], *, resumed_from: Path, lost_seconds: float | None = None) -> None:
+        """Write that a run is taken up again: what it was made with is replaced, its sessions are kept.
+
+        Args:
+            facts: What `describe_run` returned.
+            resumed_from: The checkpoint.
+            lost_seconds: How long the last session had worked, if it died without saying so.
+        """
+        record = read_record(self.path)
+        sessions = _sessions(record)
+        if lost_seconds is not None and sessions:
+            sessions[-1] = {**sessions[-1], "status": CRASHED, "seconds": lost_seconds}
+        kept = {key: value for key, value in record.items() if key not in {"finished_at", "reason"}}
+        begun = {"started_at": _now(), "resumed_from": resumed_from}
+        about = {"name": self.name, "created_at": _now()} | kept | {"status": "running"}
+        self.write({**about, **facts, "sessions": [*sessions, begun]})
 
     def finish(self, status: str, **results: Any) -> None:
         """Add how the run ended.
 
         Args:
             status: `completed`, `stopped`, `interrupted` or `failed`.
-            results: `seconds`, `epochs` (done), `training_loss`, `validation_loss`, `training_metrics`,
-                `validation_metrics` and `reason`, as far as they are known.
+            results: `seconds` (of this session; the record sums them up), `epochs` (done), `global_step`,
+                `training_loss`, `validation_loss`, `training_metrics`, `validation_metrics` and `reason`, as far as
+                they are known.
         """
-        self.update(status=status, finished_at=_now(), **results)
+        now = _now()
+        sessions = _sessions(read_record(self.path)) or [{}]
+        about = {key: value for key, value in results.items() if key in {"seconds", "reason"}}
+        sessions[-1] = {**sessions[-1], "finished_at": now, "status": status, **about}
+        if "seconds" in results:
+            results["seconds"] = sum(one["seconds"] for one in sessions if isinstance(one.get("seconds"), int | float))
+        self.update(status=status, finished_at=now, **results, sessions=sessions)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Replace `run.json`, durably and at once; NaN and infinity become null, secrets in the settings stars.
@@ -117,7 +131,8 @@ class RunRecord:
     Attributes:
         name: Name of the folder.
         path: The folder.
-        status: `running`, `completed`, `stopped`, `interrupted` or `failed`; `unreadable` without a good `run.json`.
+        status: `running`, `completed`, `stopped`, `interrupted` or `failed`; `crashed` if it says that it is running
+            and nobody is at it; `unreadable` without a good `run.json`.
         created_at: When it began, or None when that is not known.
         record: All of `run.json`; empty when it cannot be read.
     """
@@ -127,6 +142,52 @@ class RunRecord:
     status: str
     created_at: datetime | None
     record: Mapping[str, Any]
+
+
+def describe_run(
+    *,
+    script: Path,
+    settings: Mapping[str, Any],
+    seed: int | None,
+    plugins: Mapping[str, str],
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what a run is made with, as it stands in `run.json`.
+
+    Args:
+        script: The `train.py` of the run.
+        settings: What `Config.record()` returns.
+        seed: The seed that is used, also where the settings have none.
+        plugins: Version of each plugin that runs, by name.
+        options: What the command line asked for, without secrets, for a resume to ask for it again.
+    """
+    git = git_state(script.absolute().parent)
+    facts = {
+        "script": script.absolute(),
+        "script_sha256": file_digest(script),
+        "options": options or {},
+        "settings": redact(settings, keep_references=True),
+        "seed": seed,
+        "versions": versions() | {"plugins": dict(plugins)},
+    }
+    described: dict[str, Any] = _plain(facts | ({"git": git} if git else {}))
+    return described
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename the folder of a run to the first of `NAME.1`, `NAME.2`, ... that is free, and return where it is now.
+
+    Raises:
+        ConfigError: Somebody works in it, or it cannot be renamed.
+    """
+    aside = next(path for number in count(1) if not (path := folder.with_name(f"{folder.name}.{number}")).exists())
+    with hold(folder):
+        try:
+            folder.rename(aside)
+        except OSError as error:
+            raise ConfigError(f"{display_path(folder)} cannot be renamed: {error.strerror}.", path=folder) from error
+        (aside / LOCK_NAME).unlink(missing_ok=True)
+    return aside
 
 
 def list_runs(root: Path) -> list[RunRecord]:
@@ -157,22 +218,6 @@ def read_run(root: Path, name: str) -> RunRecord:
     raise ConfigError(f"There is no run {quote(name)} in {display_path(root)}; {known}.{hint}", path=root)
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that is no plain folder name on every system.
-
-    Raises:
-        ConfigError: It is not 1 to 100 letters, digits, dots, dashes and underscores.
-    """
-    if _NAME_FORM.fullmatch(name) is None:
-        raise ConfigError(
-            f"`--name`: {quote(name)} is no name for a run; accepted are up to 100 letters (a to z), digits, '.', '_' "
-            "and '-', beginning with a letter or digit and not ending in '.'.",
-            option="--name",
-        )
-    if _DEVICE_NAMES.fullmatch(name):
-        raise ConfigError(f"`--name`: {quote(name)} is the name of a device on Windows; take another.", option="--name")
-
-
 def read_record(folder: Path) -> dict[str, Any]:
     """Return the content of `run.json`, or an empty dict if it is missing or damaged."""
     try:
@@ -185,6 +230,8 @@ def read_record(folder: Path) -> dict[str, Any]:
 def _read(folder: Path) -> RunRecord:
     record = read_record(folder)
     status = record.get("status")
+    if status == "running" and HAS_LOCKS and find_owner(folder) is None:
+        status = CRASHED
     return RunRecord(
         name=folder.name,
         path=folder,
@@ -205,7 +252,8 @@ def _make_named(root: Path, name: str) -> Path:
         folder.mkdir()
     except FileExistsError:
         fault = (
-            f"`--name`: {display_path(folder)} exists already, and a run never overwrites another; take another name."
+            f"`--name`: {display_path(folder)} exists already, and a run never overwrites another; take another name, "
+            f"go on with that run (`--resume {folder.name}`), or begin anew and keep it aside (`--fresh`)."
         )
         raise ConfigError(fault, path=folder, option="--name") from None
     return folder
@@ -224,16 +272,9 @@ def _make_dated(root: Path) -> Path:
     raise AssertionError("count() ends")
 
 
-def _versions() -> dict[str, Any]:
-    """Return the versions of what a result depends on, without importing any of it."""
-    return {"bz": _version("bz-core"), "python": platform.python_version(), "torch": _version("torch")}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _sessions(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    sessions = record.get("sessions")
+    return [one for one in sessions if isinstance(one, dict)] if isinstance(sessions, list) else []
 
 
 def _now() -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bz.runs import RunFolder
+from bz.runs import RunFolder, describe_run
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -18,7 +18,8 @@ def runs() -> None:
     """Two runs, the second failed."""
     for name, minute in (("first", 1), ("second", 2)):
         folder = RunFolder.create(Path("runs"), name)
-        folder.start(script=Path("train.py"), settings={"training": {"epochs": 3}}, seed=1, plugins={})
+        settings = {"training": {"epochs": 3}}
+        folder.start(describe_run(script=Path("train.py"), settings=settings, seed=1, plugins={}))
         folder.update(created_at=f"2026-11-23T10:0{minute}:00+00:00")
     RunFolder(Path("runs/first")).finish(
         "completed",

@@ -233,7 +233,7 @@ def test_error_in_training_shows_the_frames_of_the_user_and_where(bz: Callable[.
     assert (record["status"], record["epochs"]) == ("failed", 1)
     assert record["reason"] == "Training failed in epoch 2, after step 5: ValueError: boom"
     log = Path("runs/r/bz.log").read_text()
-    assert "ERROR bz.cli.session: Training failed in epoch 2" in log
+    assert "ERROR bz.cli.closing: Training failed in epoch 2" in log
     assert "bz/training" in log
 
 
@@ -432,7 +432,9 @@ def test_signal_in_training_ends_the_run_properly(script: Path, number: signal.S
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in out + err
-    assert out.splitlines()[-1].startswith(f"Interrupted ({number.name} received): ")
+    closing, command = out.splitlines()[-2:]
+    assert closing.startswith(f"Interrupted ({number.name} received): ")
+    assert command == "Resume with: bz train --resume r"
     assert run_json()["status"] == "interrupted"
 
 

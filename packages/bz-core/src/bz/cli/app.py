@@ -13,7 +13,7 @@ from bz.cli.group import Command, Group
 from bz.cli.root import RootGroup
 
 app = typer.Typer(cls=RootGroup, rich_markup_mode="rich")
-app.command(cls=Command, epilog=train.EXAMPLES)(train.train)
+app.command(cls=train.TrainCommand, epilog=train.EXAMPLES)(train.train)
 app.command(cls=Command, epilog=init.EXAMPLES)(init.init)
 app.add_typer(plugins.app, name="plugins", cls=Group)
 app.add_typer(config.app, name="config", cls=Group)

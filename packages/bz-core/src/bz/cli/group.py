@@ -4,22 +4,35 @@ typer builds a pydantic adapter for every parameter, given or not, and importing
 `bz plugins list`. Text, paths and numbers need none of it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 
 class Command(TyperCommand):
-    """A command whose parameters are read without pydantic."""
+    """A command whose parameters are read without pydantic.
+
+    Attributes:
+        optional_values: Options that may stand without a value, which typer does not know; they get an empty text.
+    """
+
+    optional_values: ClassVar[frozenset[str]] = frozenset()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments."""
         _read_plainly(self.get_params(ctx))
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, list(_with_values(args, self.optional_values)))
+
+
+def _with_values(args: Sequence[str], optional: Container[str]) -> Iterator[str]:
+    """Yield the arguments with `--option=` in place of an option before another one, a script or the end."""
+    for arg, following in zip(args, [*args, "--"][1:], strict=True):
+        is_alone = following.startswith("-") or following.endswith(".py")
+        yield f"{arg}=" if arg in optional and is_alone else arg
 
 
 class Group(TyperGroup):

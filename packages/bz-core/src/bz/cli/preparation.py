@@ -31,22 +31,40 @@ class TrainRequest:
     """What the command line asks for.
 
     Attributes:
-        script: The script to train.
+        script: The script to train, or None for `train.py`; for a resumed run, the one that it began with.
         config: The settings file, or None to look for one.
+        inherited: Settings that the command line named when the run began, for one that is resumed.
         overrides: Settings as in `training.epochs=3`.
         short_options: The options that are short for a setting: option, key of the setting, value.
         name: Name of the run, or None for date and time.
         runs_dir: Where the run gets its folder.
         plugins: Which plugins to run.
+        resume: The run or checkpoint to go on from, empty for the newest unfinished run; None for a new run.
+        fresh: Whether a run of that name is set aside.
+        watchers: Plugins of the command's own, which nobody has installed.
     """
 
-    script: Path
+    script: Path | None
     config: Path | None
+    inherited: tuple[str, ...] = ()
     overrides: tuple[str, ...]
     short_options: tuple[tuple[str, str, Any], ...]
     name: str | None
     runs_dir: Path
     plugins: "PluginRequest"
+    resume: str | None = None
+    fresh: bool = False
+    watchers: tuple[object, ...] = ()
+
+    @property
+    def script_path(self) -> Path:
+        """The script to train."""
+        return self.script if self.script is not None else Path("train.py")
+
+    @property
+    def short_overrides(self) -> dict[str, str]:
+        """The short options as overrides, each with what the user wrote."""
+        return {f"{key}={json.dumps(value)}": f"{option} {value}" for option, key, value in self.short_options}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +93,9 @@ def load_settings(request: TrainRequest) -> tuple[Path | None, "Config"]:
     from bz.config import load_config, redact
 
     path = find_settings(request.config)
-    short = {f"{key}={json.dumps(value)}": f"{option} {value}" for option, key, value in request.short_options}
+    short = request.short_overrides
     try:
-        settings = load_config(path, [*request.overrides, *short])
+        settings = load_config(path, [*request.inherited, *request.overrides, *short])
     except ConfigError as error:
         others = [ConfigError(fault, path=path) for fault in faults_of_names(path)]
         raise ConfigError.join([_in_words_of_the_user(error, short), *others]) from error
@@ -118,7 +136,7 @@ def build_parts(request: TrainRequest, settings: "Config", path: Path | None) ->
     Raises:
         ConfigError: With every fault.
     """
-    from bz.runs import check_name
+    from bz.naming import check_name
     from bz.training.device import resolve_device
     from bz.training.metrics import build_metrics
 
@@ -179,14 +197,14 @@ def load_script(request: TrainRequest, settings: "Config", parts: Parts) -> "Loa
     from bz.training.metrics import check_metrics
     from bz.training.preparation import gather_facts
 
-    script = load_script(request.script, settings.hyperparameters)
+    script = load_script(request.script_path, settings.hyperparameters)
     script.spec.metrics = {**parts.metrics, **(script.spec.metrics or {})}
     check_metrics(script.spec.metrics)
     gather_facts(script.spec, settings.training, parts.device, run_dir=None, record={})
     return script
 
 
-def register_plugins(parts: Parts, script: "LoadedScript", *, strict: bool) -> "PluginManager":
+def register_plugins(request: TrainRequest, parts: Parts, script: "LoadedScript", *, strict: bool) -> "PluginManager":
     """Return the manager with the installed plugins, those of the script, and the hooks in the script itself.
 
     The plugins of the script move from its spec to the manager.
@@ -205,6 +223,8 @@ def register_plugins(parts: Parts, script: "LoadedScript", *, strict: bool) -> "
     script.spec.plugins = ()
     if hook_methods(script.module) or misspelt_hooks(script.module):
         manager.add(script.module)
+    for plugin in request.watchers:
+        manager.add(plugin)
     return manager
 
 

@@ -4,14 +4,16 @@ Nothing is written before the settings, the plugins and the script were found to
 """
 
 import logging
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bz.cli import output, wording
-from bz.cli.faults import FAILED, report_known
+from bz.cli.closing import Outcome, close, close_failed, finish, report_script
+from bz.cli.differences import differences
+from bz.cli.inheritance import options_of
 from bz.cli.logs import RunLog
 from bz.cli.preparation import (
     TrainRequest,
@@ -22,39 +24,20 @@ from bz.cli.preparation import (
     register_plugins,
 )
 from bz.cli.redactor import redact_texts
-from bz.errors import BzError, ConfigError, ScriptError
+from bz.cli.resuming import Resumed, clear_way, new_name, notes_on_seed, resume_command, take_up
+from bz.errors import ConfigError, ScriptError
 
 if TYPE_CHECKING:
     from bz.config import Config
     from bz.plugins.manager import PluginManager
     from bz.runs import RunFolder
     from bz.spec import TrainingSpec
-    from bz.training.result import TrainingResult
     from bz.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-INCOMPLETE: Final = 3
-"""Exit code of a run that is done while something asked for is not on disk."""
-
-_SIGNALLED: Final = 128
-"""Shells count so: 128 and the number of the signal."""
-
 _REPORTING_PLUGIN: Final = "console_out"
 """The plugin that shows the results itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a training ended.
-
-    Attributes:
-        exit_code: Exit code of the process.
-        record: The result as plain values.
-    """
-
-    exit_code: int
-    record: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,33 +71,54 @@ def train(request: TrainRequest) -> Outcome:
     Raises:
         BzError: Something was found to be wrong, before anything was written.
     """
+    log = RunLog()
+    with log.recording(), ExitStack() as held:
+        resumed = take_up(request) if request.resume is not None else None
+        if resumed is None:
+            return _train(request, None, log, held)
+        held.enter_context(resumed.held)
+        return _train(resumed.request, resumed, log, held)
+
+
+def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: ExitStack) -> Outcome:
+    """Train with what is held until the run is over."""
     from bz.training.trainer import Trainer
 
-    log = RunLog()
-    with log.recording():
-        try:
-            plan = _prepare(request)
-        except ScriptError as error:
-            return _report_script(error, request.script)
-        folder = _make_folder(request, plan)
-        log.write_to(folder.log_path)
-        output.say(plan.about_plugins)
-        logger.info("training %s with seed %d; %s", request.script, plan.seed, plan.about_plugins)
-        for notice in plan.notices:
-            logger.warning("%s", notice)
-        return _run(Trainer(plan.manager), plan, folder, request.script)
+    path, settings = load_settings(request)
+    if resumed is not None and resumed.has_nothing_left(settings.training.epochs):
+        return _say_nothing_is_left(resumed)
+    try:
+        plan = _prepare(request, path, settings, resumed)
+    except ScriptError as error:
+        return report_script(error, request.script_path)
+    folder, about_run = _open_folder(request, plan, resumed, held)
+    log.write_to(folder.log_path)
+    for sentence in (plan.about_plugins, *about_run):
+        output.say(sentence)
+        logger.info("%s", sentence)
+    logger.info("training %s with seed %d", request.script_path, plan.seed)
+    for notice in plan.notices:
+        logger.warning("%s", notice)
+    return _run(Trainer(plan.manager), plan, folder, request.script_path, resumed)
 
 
-def _prepare(request: TrainRequest) -> _Plan:
+def _say_nothing_is_left(resumed: Resumed) -> Outcome:
+    assert resumed.folder is not None
+    done = wording.counted(resumed.epochs_done, "epoch")
+    output.say(f"Run {resumed.folder.name} has done all {done}; give --epochs a larger number to go on.")
+    return Outcome(exit_code=0, record={**resumed.record, "run_dir": str(resumed.folder.path)})
+
+
+def _prepare(request: TrainRequest, path: Path | None, settings: "Config", resumed: Resumed | None) -> _Plan:
     from bz.training.seeding import draw_seed, seed_everything
 
-    path, settings = load_settings(request)
     parts = build_parts(request, settings, path)
-    seed = draw_seed() if settings.training.seed is None else settings.training.seed
+    wanted, kept = settings.training.seed, resumed.seed if resumed is not None else None
+    seed = kept if kept is not None else draw_seed() if wanted is None else wanted
     # After the plugins were built: random numbers that one of them draws must not change the model.
     seed_everything(seed)
     script = load_script(request, settings, parts)
-    manager = register_plugins(parts, script, strict=settings.strict_plugins)
+    manager = register_plugins(request, parts, script, strict=settings.strict_plugins)
     return _Plan(
         settings=settings,
         # `record` hides by the names of keys; what a plugin declares a secret may have any name.
@@ -124,113 +128,61 @@ def _prepare(request: TrainRequest) -> _Plan:
         manager=manager,
         versions={choice.name: choice.version for choice in parts.choices if choice.name in manager.names},
         about_plugins=" ".join(plugin_sentences(parts, manager.names)),
-        notices=script.notices,
+        notices=(*script.notices, *(notes_on_seed(resumed, wanted) if resumed is not None else ())),
     )
 
 
-def _report_script(error: ScriptError, script: Path) -> Outcome:
-    """Say what is wrong with the script, after the user's own traceback if it raised something."""
-    from bz.script import user_traceback
+def _open_folder(
+    request: TrainRequest, plan: _Plan, resumed: Resumed | None, held: ExitStack
+) -> tuple["RunFolder", list[str]]:
+    """Return the folder of the run, locked and with its record, and what is to be said about it."""
+    from bz.runs import describe_run
 
-    cause = error.__cause__
-    if cause is not None and _has_frame_of_user(cause, script):
-        output.warn(user_traceback(cause, script).rstrip())
-    return Outcome(exit_code=report_known(error), record=_failure(error))
+    facts = describe_run(
+        script=request.script_path,
+        settings=plan.record,
+        seed=plan.seed,
+        plugins=plan.versions,
+        options=options_of(request),
+    )
+    sentences = list(clear_way(request, resumed))
+    if resumed is not None and resumed.found is not None:
+        sentences.append(resumed.sentence())
+    if resumed is not None:
+        sentences += (f"Differs from before: {one}." for one in differences(resumed.record, facts))
+    try:
+        return _folder_with(facts, request, resumed, held), sentences
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}.") from error
 
 
-def _has_frame_of_user(error: BaseException, script: Path) -> bool:
-    import traceback
-
-    folder = script.resolve().parent
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, SyntaxError) or any(Path(frame.filename).is_relative_to(folder) for frame in frames)
-
-
-def _failure(error: BaseException) -> dict[str, Any]:
-    return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-
-
-def _make_folder(request: TrainRequest, plan: _Plan) -> "RunFolder":
+def _folder_with(
+    facts: Mapping[str, Any], request: TrainRequest, resumed: Resumed | None, held: ExitStack
+) -> "RunFolder":
+    from bz.lock import hold
     from bz.runs import RunFolder
 
-    folder = RunFolder.create(request.runs_dir, request.name)
-    try:
-        folder.start(script=request.script, settings=plan.record, seed=plan.seed, plugins=plan.versions)
-    except OSError as error:
-        raise ConfigError(f"{folder.record_path} cannot be written: {error.strerror}.", path=folder.path) from error
+    found = resumed.found if resumed is not None else None
+    if resumed is not None and resumed.folder is not None and found is not None:
+        lost = resumed.owner.seconds if resumed.owner is not None else None
+        resumed.folder.go_on(facts, resumed_from=found.path, lost_seconds=lost)
+        return resumed.folder
+    folder = RunFolder.create(request.runs_dir, new_name(request, resumed))
+    held.enter_context(hold(folder.path))
+    folder.start(facts, resumed_from=found.path if found is not None else None)
     return folder
 
 
-def _run(trainer: "Trainer", plan: _Plan, folder: "RunFolder", script: Path) -> Outcome:
+def _run(trainer: "Trainer", plan: _Plan, folder: "RunFolder", script: Path, resumed: Resumed | None) -> Outcome:
+    # With the seed that was drawn, so that a checkpoint alone knows how the script was built.
+    record = {**plan.record, "training": {**plan.record["training"], "seed": plan.seed}}
+    found = resumed.found if resumed is not None else None
     try:
-        result = trainer.run(plan.spec, plan.settings.training, run_dir=folder.path, record=plan.record)
+        result = trainer.run(plan.spec, plan.settings.training, run_dir=folder.path, record=record, resume=found)
     except KeyboardInterrupt:
-        _finish(folder, "interrupted", trainer.result)
+        finish(folder, "interrupted", trainer.result)
+        output.say(f"Resume with: {resume_command(folder)}")
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's code raised
-        return _close_failed(error, trainer.result, folder, script)
-    return _close(result, plan, folder)
-
-
-def _close_failed(error: BaseException, result: "TrainingResult | None", folder: "RunFolder", script: Path) -> Outcome:
-    """Report what ended a training: the user's traceback, if it is not from bz, and one sentence."""
-    from bz.script import user_traceback
-
-    if isinstance(error, BzError):
-        sentence = str(error)
-    else:
-        output.warn(user_traceback(error, script).rstrip())
-        sentence = f"Training failed{_position(result)}: {type(error).__name__}: {error}"
-    logger.error("%s", sentence, exc_info=error)
-    _finish(folder, "failed", result, reason=sentence)
-    output.say(f"The run is in {folder.path}.")
-    return Outcome(exit_code=FAILED, record=_as_record(result) | _failure(error) | {"run_dir": str(folder.path)})
-
-
-def _position(result: "TrainingResult | None") -> str:
-    return f" in epoch {result.epochs + 1}, after step {result.global_step}" if result else ""
-
-
-def _close(result: "TrainingResult", plan: _Plan, folder: "RunFolder") -> Outcome:
-    """Say how a training ended that was not ended by an error."""
-    is_recorded = _finish(folder, result.status, result, reason=result.stop_reason)
-    place = f"The run is in {folder.path}."
-    has_report = _REPORTING_PLUGIN in plan.manager.names
-    output.say(place if has_report else f"{_closing_sentence(result)} {place}")
-    for sentence in result.missing_files:
-        logger.error("%s", sentence)
-    code = 0 if is_recorded and not result.missing_files else INCOMPLETE
-    if result.signal is not None:
-        code = _SIGNALLED + result.signal
-    return Outcome(exit_code=code, record=_as_record(result))
-
-
-def _closing_sentence(result: "TrainingResult") -> str:
-    facts = [f"training loss {wording.number(result.training_loss)}"]
-    if not math.isnan(result.validation_loss):
-        facts.append(f"validation loss {wording.number(result.validation_loss)}")
-    metrics = result.validation_metrics or result.training_metrics
-    facts += [wording.named_numbers(metrics)] if metrics else []
-    why = f" ({result.stop_reason})" if result.stop_reason else ""
-    epochs = wording.counted(result.epochs, "epoch")
-    return f"{result.status.capitalize()}{why}: {epochs} in {wording.duration(result.seconds)}, {', '.join(facts)}."
-
-
-def _finish(folder: "RunFolder", status: str, result: "TrainingResult | None", reason: str | None = None) -> bool:
-    """Write the end of the run to its record; return whether that could be done."""
-    keys = ("seconds", "epochs", "training_loss", "validation_loss", "training_metrics", "validation_metrics")
-    known = {key: getattr(result, key) for key in keys} if result else {}
-    try:
-        folder.finish(status, **known, **({"reason": output.redacted(reason)} if reason else {}))
-    except OSError as error:
-        logger.error("%s cannot be written: %s", folder.record_path, error.strerror)  # noqa: TRY400 - says all
-        return False
-    return True
-
-
-def _as_record(result: "TrainingResult | None") -> dict[str, Any]:
-    if result is None:
-        return {}
-    record = asdict(result) | {"run_dir": str(result.run_dir), "signal": result.signal and result.signal.name}
-    record["plugin_usage"] = [usage._asdict() for usage in result.plugin_usage]
-    return record
+        return close_failed(error, trainer.result, folder, script)
+    return close(result, folder, is_reported=_REPORTING_PLUGIN in plan.manager.names)

@@ -9,18 +9,27 @@ import typer
 
 from bz.cli import output
 from bz.cli.config import ConfigOption, SetOption
+from bz.cli.group import Command
 from bz.cli.runs import RunsDirOption
 from bz.errors import ConfigError
 
 EXAMPLES: Final = """Example: bz train
 
-Example: bz train experiment.py --epochs 3 --set hyperparameters.lr=0.01 --name first-try"""
+Example: bz train experiment.py --epochs 3 --set hyperparameters.lr=0.01 --name first-try
+
+Example: bz train --resume first-try --epochs 5"""
+
+
+class TrainCommand(Command):
+    """The command, whose `--resume` may stand without a run."""
+
+    optional_values = frozenset({"--resume"})
 
 
 def train(  # noqa: PLR0913 - each is an option of the command
-    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="Script that defines what is trained.")] = Path(
-        "train.py"
-    ),
+    script: Annotated[
+        Path | None, typer.Argument(metavar="SCRIPT", help="Script that defines what is trained; by default train.py.")
+    ] = None,
     *,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -36,6 +45,17 @@ def train(  # noqa: PLR0913 - each is an option of the command
         typer.Option("--name", metavar="NAME", help="Name of the run and its folder, in place of date and time."),
     ] = None,
     runs_dir: RunsDirOption = Path("runs"),
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="[RUN]",
+            help="Go on with a run, by name, folder or checkpoint; without RUN, with the newest unfinished one.",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew where there is a run of this --name; its folder is renamed.")
+    ] = False,
     plugin: Annotated[
         list[str] | None, typer.Option("--plugin", metavar="NAME", help="Run only this plugin; may be repeated.")
     ] = None,
@@ -52,7 +72,8 @@ def train(  # noqa: PLR0913 - each is an option of the command
 ) -> None:
     """Train the model that a script defines.
 
-    Each run gets a folder of its own, with its settings, its log and everything the plugins write.
+    Each run gets a folder of its own, with its settings, its log and everything the plugins write. A resumed run goes
+    on in its folder, with the script and the options that it began with, as far as none are given now.
 
     Exit codes: 0 done, 1 failed, 2 wrong settings, 3 incomplete, 130 or 143 interrupted.
     """
@@ -62,6 +83,10 @@ def train(  # noqa: PLR0913 - each is an option of the command
 
     if plugin and no_plugins:
         raise ConfigError("`--plugin` and `--no-plugins` contradict each other; give one of them.", option="--plugin")
+    if fresh and resume is not None:
+        raise ConfigError("`--fresh` and `--resume` contradict each other; give one of them.", option="--fresh")
+    if fresh and name is None:
+        raise ConfigError("`--fresh` needs `--name`: a run without a name is always a new one.", option="--fresh")
     short = (
         ("--epochs", "training.epochs", epochs),
         ("--device", "training.device", device),
@@ -76,6 +101,8 @@ def train(  # noqa: PLR0913 - each is an option of the command
         name=name,
         runs_dir=runs_dir,
         plugins=PluginRequest(only=tuple(plugin or ()), without=tuple(no_plugin or ()), none=no_plugins),
+        resume=resume,
+        fresh=fresh,
     )
     # With --json nobody else may print on stdout: no plugin, and no script.
     with redirect_stdout(sys.stderr) if json_ else nullcontext():

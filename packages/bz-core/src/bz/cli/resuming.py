@@ -1,0 +1,260 @@
+"""`--resume` and `--fresh`: which run is meant, from where it goes on, and with what.
+
+A run is held by its lock from the moment that it was found, so that nobody else goes on with it at the same time.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bz.cli.inheritance import inherit
+from bz.cli.preparation import TrainRequest
+from bz.cli.wording import counted
+from bz.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from bz.lock import Owner
+    from bz.runs import RunFolder
+    from bz.training.checkpoint import FoundCheckpoint
+
+NEWEST: Final = ""
+"""What `--resume` without a run means: the newest one that is not finished."""
+
+UNFINISHED: Final = ("crashed", "interrupted", "failed")
+"""A run that was stopped came to the end that somebody asked for, such as early stopping; it is resumed by its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """A run that is taken up again.
+
+    Attributes:
+        request: What the command line asks for, with what it asked for when the run began.
+        folder: Folder of the run; None for a checkpoint that is in none, or that begins a run of its own.
+        record: The run's `run.json`; of a checkpoint without one as much as the checkpoint knows.
+        owner: The process that died at it, or None.
+        found: The checkpoint; None if the run died before it had written one.
+        held: Holds the lock.
+    """
+
+    request: TrainRequest
+    folder: "RunFolder | None"
+    record: Mapping[str, Any]
+    owner: "Owner | None" = None
+    found: "FoundCheckpoint | None" = None
+    held: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the run: the script must build the same again, whatever the settings say now."""
+        seed = self.record.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def begins_again(self) -> bool:
+        """Whether there is nothing to go on from, so that it begins with the first epoch."""
+        return self.found is None
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs that are done at the checkpoint."""
+        if self.found is None:
+            return 0
+        epoch: int = self.found.state["epoch"]
+        return epoch if self.found.state["bz"]["batches_done"] is None else epoch - 1
+
+    def has_nothing_left(self, epochs: int) -> bool:
+        """Return whether a completed run has done these epochs already."""
+        return self.record.get("status") == "completed" and self.epochs_done >= epochs
+
+    def sentence(self) -> str:
+        """Return from where the run goes on, and what is repeated as far as that is known."""
+        assert self.found is not None
+        name = f"run {self.folder.name}" if self.folder else f"from {self.found.path},"
+        return f"Resuming {name} {_position(self.found.state)}{self._repeated()}."
+
+    def _repeated(self) -> str:
+        assert self.found is not None
+        done = self.owner.global_step if self.owner else self.record.get("global_step")
+        again = done - self.found.state["bz"]["global_step"] if isinstance(done, int) and self.folder else 0
+        if again <= 0:
+            return ""
+        # A process that was killed has left its last sign of life up to half a second before.
+        number = f"at least {counted(again, 'step')}" if self.owner else counted(again, "step")
+        return f"; {number} done after that {'is' if again == 1 else 'are'} repeated"
+
+
+def _position(state: Mapping[str, Any]) -> str:
+    epoch, step, batches = state["epoch"], state["bz"]["global_step"], state["bz"]["batches_done"]
+    if batches is None:
+        return f"after epoch {epoch} (step {step})"
+    if state["bz"]["is_training_done"]:
+        return f"from the validation of epoch {epoch} (step {step})"
+    return f"from epoch {epoch}, batch {batches + 1} (step {step})"
+
+
+def take_up(request: TrainRequest) -> Resumed:
+    """Return the run that `--resume` means, locked.
+
+    Raises:
+        ConfigError: There is no such run, or somebody works on it.
+        CheckpointError: It has checkpoints, and none is whole.
+    """
+    assert request.resume is not None
+    path = _find(request.resume, request.runs_dir)
+    if path.is_file():
+        return _take_up_checkpoint(request, path)
+    if request.name is not None:
+        raise ConfigError("`--name` is for new runs; a resumed run keeps its name.", option="--name")
+    return _take_up_run(request, path)
+
+
+def _find(wanted: str, runs_dir: Path) -> Path:
+    """Return the run folder or the checkpoint that is meant."""
+    from bz.runs import RECORD_NAME, list_runs
+    from bz.training.checkpoint import STATE_FOLDER
+
+    if wanted == NEWEST:
+        return _newest_unfinished(runs_dir)
+    named, path = runs_dir / wanted, Path(wanted)
+    if named.parent == runs_dir and named.is_dir():
+        return named
+    if path.is_file() or any((path / name).exists() for name in (RECORD_NAME, STATE_FOLDER)):
+        return path
+    if path.parent != Path():
+        raise ConfigError(f"`--resume`: {wanted!r} is no run folder and no checkpoint.", option="--resume")
+    names = [run.name for run in list_runs(runs_dir)]
+    raise _no_such_run(wanted, names, runs_dir)
+
+
+def _no_such_run(wanted: str, names: list[str], runs_dir: Path) -> ConfigError:
+    from bz.errors import suggestion
+
+    known = f"the latest: {', '.join(names[-3:])}" if names else "there are none"
+    fault = f"`--resume`: There is no run {wanted!r} in {runs_dir}; {known}.{suggestion(wanted, names)}"
+    return ConfigError(fault, option="--resume")
+
+
+def _newest_unfinished(runs_dir: Path) -> Path:
+    from bz.lock import find_owner
+    from bz.runs import list_runs
+
+    runs = list_runs(runs_dir)
+    for run in reversed(runs):
+        if run.status in UNFINISHED and find_owner(run.path) is None:
+            return run.path
+    newest = f"the newest, {runs[-1].name}, is {runs[-1].status}" if runs else "there is none at all"
+    raise ConfigError(
+        f"`--resume`: There is no unfinished run in {runs_dir}: {newest}. Go on with a certain one by its name, as in "
+        "`--resume NAME`.",
+        option="--resume",
+    )
+
+
+def _take_up_run(request: TrainRequest, path: Path) -> Resumed:
+    from bz.lock import hold
+    from bz.runs import RunFolder, read_record
+
+    with ExitStack() as stack:
+        former = stack.enter_context(hold(path)).former
+        record = read_record(path)
+        found = _newest_checkpoint(path)
+        owner = former if record.get("status") == "running" else None
+        return Resumed(
+            request=inherit(request, record),
+            folder=RunFolder(path),
+            record=record,
+            owner=owner,
+            found=found,
+            held=stack.pop_all(),
+        )
+
+
+def _newest_checkpoint(folder: Path) -> "FoundCheckpoint | None":
+    """Return the newest checkpoint of a run, or None if it never wrote one."""
+    from bz.training.checkpoint import STATE_FOLDER, find_checkpoint
+
+    state_dir = folder / STATE_FOLDER
+    if not state_dir.is_dir() or not any(state_dir.iterdir()):
+        return None
+    try:
+        return find_checkpoint(folder)
+    except CheckpointError as error:
+        where = "" if folder.parent == Path("runs") else f" --runs-dir {folder.parent}"
+        raise CheckpointError(
+            f"{error} On the command line: bz train --fresh --name {folder.name}{where}", path=error.path
+        ) from error
+
+
+def _take_up_checkpoint(request: TrainRequest, path: Path) -> Resumed:
+    """Go on from one file: in the run that it lies in, or in a new one if it lies in none or `--name` asks for it."""
+    from bz.lock import hold
+    from bz.runs import RECORD_NAME, RunFolder, read_record
+    from bz.training.checkpoint import find_checkpoint
+
+    origin = next((folder for folder in path.absolute().parents if (folder / RECORD_NAME).is_file()), None)
+    with ExitStack() as stack:
+        goes_on = origin is not None and request.name is None
+        owner = stack.enter_context(hold(origin)).former if goes_on and origin else None
+        found = find_checkpoint(path)
+        record = read_record(origin) if origin else _record_of(found)
+        return Resumed(
+            request=inherit(request, record),
+            folder=RunFolder(_as_written(origin)) if goes_on and origin else None,
+            record=record,
+            owner=owner if record.get("status") == "running" else None,
+            found=found,
+            held=stack.pop_all(),
+        )
+
+
+def _as_written(folder: Path) -> Path:
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _record_of(found: "FoundCheckpoint") -> dict[str, Any]:
+    own = found.state.get("bz", {})
+    settings = own.get("settings", {})
+    return {
+        "settings": settings,
+        "seed": settings.get("training", {}).get("seed"),
+        "versions": own.get("versions", {}),
+    }
+
+
+def resume_command(folder: "RunFolder") -> str:
+    """Return what to type to go on with a run."""
+    import shlex
+
+    root = folder.path.parent
+    where = "" if root == Path("runs") else f" --runs-dir {shlex.quote(str(root))}"
+    return f"bz train --resume {folder.name}{where}"
+
+
+def clear_way(request: TrainRequest, resumed: Resumed | None) -> Iterator[str]:
+    """Set aside the folder that a run is about to begin in again, and yield what was done."""
+    from bz.runs import set_aside
+
+    if resumed is not None and resumed.folder is not None and resumed.begins_again:
+        aside = set_aside(resumed.folder.path)
+        resumed.held.close()
+        yield (
+            f"Run {resumed.folder.name} has no checkpoint yet: it begins again with the first epoch. "
+            f"What it had written is in {aside}."
+        )
+    elif request.fresh and request.name is not None and (request.runs_dir / request.name).exists():
+        aside = set_aside(request.runs_dir / request.name)
+        yield f"The run that was in {request.runs_dir / request.name} is in {aside}."
+
+
+def new_name(request: TrainRequest, resumed: Resumed | None) -> str | None:
+    """Return the name of a run that begins now, or None for date and time."""
+    return resumed.folder.name if resumed is not None and resumed.folder is not None else request.name
+
+
+def notes_on_seed(resumed: Resumed, wanted: int | None) -> Iterator[str]:
+    """Yield that a seed in the settings has no effect on a resumed run."""
+    if wanted is not None and resumed.seed is not None and wanted != resumed.seed:
+        yield f"`training.seed` {wanted} has no effect: a resumed run keeps its seed, {resumed.seed}."
