@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from bz import PluginError, TrainingContext
+from bz import PluginError, Trainer, TrainingContext
 from bz.hookspecs import LIFECYCLE_HOOKS
 from bz.testing import RecordingPlugin, tiny_spec, train
 
@@ -201,6 +201,25 @@ def test_plugin_that_draws_in_one_batch_among_others_leaves_no_trace() -> None:
     expected_weights, expected_numbers = train_noisy()
     assert_bit_equal(weights, expected_weights)
     assert numbers == expected_numbers
+
+
+def test_failure_of_the_last_hook_in_strict_mode_leaves_a_result() -> None:
+    spec, trainer = tiny_spec(), Trainer(strict_plugins=True)
+    trainer.add_plugin(Raising(RuntimeError("broken"), "end_training_session"))
+    with pytest.raises(PluginError, match="failed in end_training_session"):
+        trainer.train(spec.model, spec.optimizer, spec.loss_fn, spec.training_loader, device="cpu")
+    assert trainer.result is not None
+    assert (trainer.result.status, trainer.result.global_step) == ("completed", 3)
+
+
+def test_second_run_of_a_trainer_begins_anew() -> None:
+    plugin, trainer = Raising(RuntimeError("broken"), "end_training_batch"), Trainer()
+    trainer.add_plugin(plugin)
+    for _ in range(2):
+        spec = tiny_spec()
+        result = trainer.train(spec.model, spec.optimizer, spec.loss_fn, spec.training_loader, device="cpu", epochs=2)
+        assert result.plugin_usage[0].failures == 3
+    assert plugin.events.count("end_training_batch") == 6
 
 
 def test_usage_counts_calls_and_failures_and_shares() -> None:

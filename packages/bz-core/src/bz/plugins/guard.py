@@ -124,9 +124,10 @@ class Guard:
         self._watched: tuple[WatchedState, ...] = ()
         self._reported: set[tuple[object, ...]] = set()
 
-    def watch(self, states: Sequence[WatchedState]) -> None:
-        """Keep these states as they are across every hook, from now on."""
+    def begin(self, states: Sequence[WatchedState]) -> None:
+        """Begin a session: forget what was reported, and keep these states as they are across every hook."""
         self._watched = tuple(states)
+        self._reported.clear()
 
     def read_states(self) -> list[Any]:
         """Return the watched states as they are now."""

@@ -107,7 +107,8 @@ class PluginManager:
         Args:
             states: What every hook must leave as it was.
         """
-        self._guard.watch(states)
+        self._quarantined.clear()
+        self._guard.begin(states)
         self._hooks = {
             name: GuardedHook(name, self._implementations(name), self._guard, is_batch_hook=name in BATCH_HOOKS)
             for name in LIFECYCLE_HOOKS

@@ -143,7 +143,10 @@ class Session:
                 raise
             finally:
                 self._progress.batch = self._progress.outputs = None
-                self.result = self._end()
+                try:
+                    self._close()
+                finally:
+                    self.result = self._sum_up()
         return self.result
 
     def _locked_folder(self) -> AbstractContextManager[FolderLock | None]:
@@ -286,13 +289,15 @@ class Session:
     def _fire(self, hook: str) -> None:
         self._hooks[hook](self._context)
 
-    def _end(self) -> TrainingResult:
-        """Wait for the last checkpoint, fire the last hook and sum up."""
+    def _close(self) -> None:
+        """Wait for the last checkpoint and fire the last hook."""
         try:
             self._checkpoints.close()
         finally:
             self._fire("end_training_session")
         self._warn_of_slow_plugins()
+
+    def _sum_up(self) -> TrainingResult:
         progress, context = self._progress, self._context
         failed = (f"Plugin {name!r} is required and failed." for name in self._plugins.failed_required())
         return TrainingResult(
