@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from email.header import Header
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -50,7 +51,6 @@ def compose(report: Report, settings: EmailNotificationConfig, key: str, picture
     token = hashlib.sha256(key.encode()).hexdigest()[:32]
     message_id = f"{ID_PREFIX}{token}@{settings.sender.domain}>"
     message = EmailMessage(policy=_POLICY)
-    message["Subject"] = report.subject
     message["From"] = settings.sender
     message["To"] = settings.recipients
     message["Date"] = format_datetime(datetime.now().astimezone())
@@ -68,7 +68,17 @@ def compose(report: Report, settings: EmailNotificationConfig, key: str, picture
         )
     _set_boundaries(message, token)
     recipients = tuple(address.addr_spec for address in settings.recipients)
-    return Mail(message_id, recipients, str(message["Subject"]), message.as_bytes())
+    return Mail(message_id, recipients, report.subject, _subject_line(report.subject) + message.as_bytes())
+
+
+def _subject_line(subject: str) -> bytes:
+    """Return the header with the subject; `EmailMessage` moves or drops spaces when it folds one that is not ASCII.
+
+    The subject is one line already. Text that looks encoded is encoded, so that it is shown as it is.
+    """
+    charset = "us-ascii" if subject.isascii() and "=?" not in subject else "utf-8"
+    header = Header(subject, charset, header_name="Subject").encode(linesep="\r\n")
+    return f"Subject: {header}\r\n".encode("ascii")
 
 
 def _set_boundaries(message: EmailMessage, token: str) -> None:
