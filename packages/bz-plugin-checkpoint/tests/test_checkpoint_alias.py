@@ -52,10 +52,11 @@ def test_dangling_symbolic_link_is_replaced(folder: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
 def test_alias_is_a_copy_where_no_link_can_be_made(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    if Path("/dev/shm").stat().st_dev == folder.stat().st_dev:
+        pytest.skip("the temporary folder is on the same file system")
     other = Path("/dev/shm") / tmp_path_factory.mktemp("alias").name / str(os.getpid())
     other.mkdir(parents=True)
     try:
-        assert other.stat().st_dev != folder.stat().st_dev, "the two must be on different file systems"
         for name in ("a.pth", "b.pth"):
             point(other / "best.pth", folder / name)
             assert (other / "best.pth").read_bytes() == (folder / name).read_bytes()
