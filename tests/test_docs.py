@@ -80,7 +80,7 @@ def read(path: Path) -> str:
 
 def blocks(path: Path, language: str | None = None) -> list[Block]:
     """Return the fenced blocks of a document, of one language or of all."""
-    found = re.findall(r"(?:^`([^`\n]+)`:\n\n)?^```(\w*)\n(.*?)^```$", read(path), flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"(?:^`([^`\s]+)`:\n\n)?^```(\w*)\n(.*?)^```$", read(path), flags=re.DOTALL | re.MULTILINE)
     return [Block(*one) for one in found if language is None or one[1] == language]
 
 
@@ -276,7 +276,7 @@ def commands() -> list[str]:
     found = set()
     for path in DOCUMENTS:
         found |= set(re.findall(r"^(?:    |\$ )?(bz [^\n]+)$", read(path), flags=re.MULTILINE))
-        found |= set(re.findall(r"`(bz [^`\n]+)`", prose(path)))
+        found |= {" ".join(command.split()) for command in re.findall(r"`(bz\s[^`]+)`", prose(path))}
     return sorted(command for command in found if "COMMAND" not in command)
 
 
