@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bz import ConfigError, ScriptError, StepResult, Trainer, TrainingContext, TrainingError, TrainingSpec
+from bz.config import TrainingSettings
 from bz.plugins import Plugin, hookimpl
 from bz.testing import RecordingPlugin, tiny_spec, train
 from bz.training.device import move_to_device, resolve_device
@@ -401,3 +402,21 @@ def test_result_of_a_failed_run_is_kept_by_the_trainer() -> None:
         trainer.train(spec.model, spec.optimizer, spec.loss_fn, spec.training_loader, device="cpu")
     assert trainer.result is not None
     assert (trainer.result.status, trainer.result.global_step) == ("failed", 0)
+
+
+def test_error_text_is_one_line_without_the_secrets_of_the_settings() -> None:
+    def failing_step(_context: TrainingContext, _batch: Any) -> None:
+        raise ValueError("no access\nwith hunter2")
+
+    seen: list[str] = []
+
+    def look(hook: str, context: TrainingContext) -> None:
+        if hook in {"start_epoch", "end_training_session"}:
+            seen.append(context.error_text)
+
+    trainer = Trainer()
+    trainer.add_plugin(RecordingPlugin(look))
+    spec = tiny_spec(training_step=failing_step)
+    with pytest.raises(ValueError, match="no access"):
+        trainer.run(spec, TrainingSettings(device="cpu"), redact=lambda text: text.replace("hunter2", "***"))
+    assert seen == ["", "ValueError: no access with ***"]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bz.errors import describe_error
 from bz.progress import CheckpointRequest, StopRequest
 
 if TYPE_CHECKING:
@@ -206,6 +207,12 @@ class TrainingContext:
     def error(self) -> BaseException | None:
         """What ended the run, if it failed."""
         return self._progress.error
+
+    @property
+    def error_text(self) -> str:
+        """Type and message of `error` in one line, without the secrets of the settings; empty without one."""
+        error = self._progress.error
+        return "" if error is None else self._facts.redact(describe_error(error))
 
     @property
     def stop_reason(self) -> str | None:

@@ -82,3 +82,12 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` with the closest of `known`, or an empty string if none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def describe_error(error: BaseException) -> str:
+    """Return type and message of an exception in one line."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - an exception of a plugin or a script may not even print
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

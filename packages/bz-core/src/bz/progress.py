@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,6 +159,7 @@ class RunFacts:
         batch_size: Samples in a full training batch, or None when the loader does not say.
         run_dir: Folder of the run, or None in a script that named none.
         settings: Resolved settings without secrets; empty in a script.
+        redact: Takes the secrets of the settings out of a text.
         rank: Number of this process among `world_size`.
         world_size: Number of processes that train together.
         started_at: When the session began, with time zone.
@@ -171,6 +172,7 @@ class RunFacts:
     batch_size: int | None = None
     run_dir: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    redact: Callable[[str], str] = str
     rank: int = 0
     world_size: int = 1
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC).astimezone())

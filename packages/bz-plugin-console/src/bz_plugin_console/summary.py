@@ -94,13 +94,9 @@ def closing_sentence(context: TrainingContext, earlier_seconds: float) -> str:
         case "stopped":
             return f"stopped at {place} after {time}: {one_line(context.stop_reason or 'no reason given')}"
         case "failed":
-            return f"failed at {place} after {time}: {_describe_error(context.error)}"
+            return f"failed at {place} after {time}: {context.error_text}"
         case status:
             return f"{status} at {place} after {time}"
-
-
-def _describe_error(error: BaseException | None) -> str:
-    return one_line(f"{type(error).__name__}: {error}") if str(error) else type(error).__name__
 
 
 def best_sentence(best: Best) -> str:

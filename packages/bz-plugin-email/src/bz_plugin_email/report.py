@@ -50,7 +50,8 @@ def write_report(event: Event, context: TrainingContext, record: RunRecord, scru
     """
     model_name = one_line(scrub(str(context.hyperparameters.get("model_name", "Model"))), _LONGEST_NAME) or "Model"
     best = record.best
-    error = _error(context.error, scrub) if context.status == "failed" else ""
+    # Type and message; the traceback, with the user's code and paths, stays in the log.
+    error = one_line(scrub(context.error_text), _LONGEST_TEXT) if context.status == "failed" else ""
     summary = [("Error", error), *_epoch_lines(event, context, record), *_place_lines(context, record)]
     return Report(
         subject=f"{event.headline} - {model_name}",
@@ -98,18 +99,6 @@ def _epochs(context: TrainingContext, record: RunRecord) -> str:
 def _started(record: RunRecord) -> str:
     sessions = f" ({record.num_sessions} sessions)" if record.num_sessions > 1 else ""
     return f"{record.started_at:%Y-%m-%d %H:%M:%S %z}{sessions}"
-
-
-def _error(error: BaseException | None, scrub: Callable[[str], str]) -> str:
-    """Return type and message; the traceback, with the user's code and paths, stays in the log."""
-    if error is None:
-        return ""
-    kind = type(error).__name__
-    try:
-        text = one_line(scrub(str(error)), _LONGEST_TEXT)
-    except Exception:  # noqa: BLE001 - an exception of the user's may not even print
-        text = ""
-    return f"{kind}: {text}" if text else kind
 
 
 def _numbers(values: Mapping[str, float]) -> str:

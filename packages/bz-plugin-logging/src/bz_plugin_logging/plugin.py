@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bz.config.faults import describe_faults
-from bz.errors import ConfigError
+from bz.errors import ConfigError, describe_error
 from bz.plugins import Plugin
-from bz.plugins.guard import describe
 from bz_plugin_logging.formats import FORMATS
 from bz_plugin_logging.logfile import LogFile
 from bz_plugin_logging.plain import finite, plain_hyperparameters, without_secrets
@@ -196,7 +195,7 @@ class LoggingPlugin(Plugin):
         if context.stop_reason is not None:
             event["reason"] = context.stop_reason
         if context.error is not None:
-            event["error"] = without_secrets(describe(context.error), context.hyperparameters)
+            event["error"] = without_secrets(context.error_text, context.hyperparameters)
         if self._best is not None:
             event |= {"best_epoch": self._best.epoch, f"best_{self._best.loss_name}": finite(self._best.loss)}
         return event | {"global_step": context.global_step, "duration_seconds": self._seconds()}
@@ -232,7 +231,7 @@ def _goes_on(file: LogFile, state: Mapping[str, Any]) -> bool:
     try:
         file.go_on(state)
     except (OSError, ValueError) as error:
-        logger.warning("%s cannot be continued (%s); it begins anew", file.path, describe(error))
+        logger.warning("%s cannot be continued (%s); it begins anew", file.path, describe_error(error))
         return False
     return True
 

@@ -15,7 +15,6 @@ from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any, Final
 
 from bz.config.redaction import redact
-from bz.plugins.guard import describe
 from bz_plugin_visualization.chart import Chart, draw_chart
 from bz_plugin_visualization.history import TRAINING, VALIDATION, Curves, History
 from bz_plugin_visualization.markup import Markup, element
@@ -144,7 +143,7 @@ def run_name(context: TrainingContext) -> str:
 
 def end_reason(context: TrainingContext) -> str:
     """Return why the run ended as it did, without secrets; empty when it did all of its epochs."""
-    reason = describe(context.error) if context.error is not None else context.stop_reason or ""
+    reason = context.error_text or context.stop_reason or ""
     return one_line(str(redact(reason)), MAX_REASON_LENGTH)
 
 

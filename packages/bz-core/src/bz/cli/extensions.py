@@ -39,14 +39,15 @@ class PluginCommand:
         import typer
         from importlib_metadata import EntryPoint
 
-        from bz.plugins.guard import describe, isolated
+        from bz.errors import describe_error
+        from bz.plugins.guard import isolated
 
         try:
             with isolated(self.name, "cannot be loaded"):
                 app = EntryPoint(self.name, self.target, ENTRY_POINT_GROUP).load()
                 command = typer.main.get_command(app) if isinstance(app, typer.Typer) else None
         except PluginError as error:
-            raise self._fault(f"cannot be loaded: {describe(error.__cause__ or error)}") from error.__cause__
+            raise self._fault(f"cannot be loaded: {describe_error(error.__cause__ or error)}") from error.__cause__
         if command is None:
             raise self._fault(f"is not a typer app: {self.target} is {app!r}")
         command.name = self.name

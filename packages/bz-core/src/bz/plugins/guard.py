@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from bz.errors import BzError, PluginError
+from bz.errors import BzError, PluginError, describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -154,9 +154,9 @@ class Guard:
         implementation.failures_in_a_row += 1
         where = f"plugin {plugin!r} failed in {hook} (epoch {context.epoch}, step {context.global_step})"
         if self._is_new("failure", plugin, hook, type(error)):
-            logger.error("%s: %s", where, describe(error), exc_info=error)
+            logger.error("%s: %s", where, describe_error(error), exc_info=error)
         if self.strict:
-            raise PluginError(f"Stopped because {where}: {describe(error)}", plugin=plugin) from error
+            raise PluginError(f"Stopped because {where}: {describe_error(error)}", plugin=plugin) from error
         if implementation.failures_in_a_row >= FAILURES_UNTIL_QUARANTINE:
             logger.error(
                 "plugin %r failed %d times in a row in %s and is no longer called",
@@ -190,13 +190,4 @@ def isolated(plugin: str, action: str) -> Iterator[None]:
     except (KeyboardInterrupt, BzError):
         raise
     except BaseException as error:
-        raise PluginError(f"Plugin {plugin!r} {action}: {describe(error)}", plugin=plugin) from error
-
-
-def describe(error: BaseException) -> str:
-    """Return type and message of an exception in one line."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - an exception of a plugin may not even print
-        text = "(no message)"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        raise PluginError(f"Plugin {plugin!r} {action}: {describe_error(error)}", plugin=plugin) from error

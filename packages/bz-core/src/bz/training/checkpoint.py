@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from bz.durable import replacing
+from bz.durable import make_folder, remove_leftovers, replacing
 from bz.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     if odd is not None:
         raise CheckpointError(f"Cannot write the checkpoint {path}: {odd} could not be read back.", path=path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing(path) as file:
             torch.save(state, file)
             _append_digest(file)
@@ -148,7 +148,11 @@ class RollingCheckpoints:
                 logger.warning("cannot delete the old checkpoint %s: %s", path, error.strerror or error)
 
     def set_aside_newer(self, epoch: int, global_step: int) -> None:
-        """Rename those of a later position: a session that begins before them would take its own for old ones."""
+        """Rename those of a later position: a session that begins before them would take its own for old ones.
+
+        Half a file that a killed session left is removed.
+        """
+        remove_leftovers(self.folder)
         for path in self._newest_first():
             match = self._NAME.fullmatch(path.name)
             if match is None or (int(match[1]), int(match[2])) <= (epoch, global_step):

@@ -11,8 +11,7 @@ from bz.errors import ScriptError
 from bz.progress import RunFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from bz.config.models import TrainingSettings
     from bz.spec import TrainingSpec
@@ -35,14 +34,8 @@ def check_spec(spec: TrainingSpec) -> None:
             raise ScriptError(f"The {name} is {given}; it must be {what}.")
 
 
-def gather_facts(
-    spec: TrainingSpec,
-    settings: TrainingSettings,
-    device: torch.device,
-    run_dir: Path | None,
-    record: Mapping[str, Any],
-) -> RunFacts:
-    """Return the facts of a run.
+def gather_facts(spec: TrainingSpec, settings: TrainingSettings, device: torch.device) -> RunFacts:
+    """Return the facts that follow from the spec and the settings.
 
     Raises:
         ScriptError: If the model, the optimizer, the loss function or a loader is not what its name
@@ -56,8 +49,6 @@ def gather_facts(
         training_batches=_planned_batches(spec.training_loader, "training_loader"),
         validation_batches=_planned_batches(spec.validation_loader, "validation_loader"),
         batch_size=batch_size if isinstance(batch_size, int) else None,
-        run_dir=run_dir,
-        settings=record,
     )
 
 

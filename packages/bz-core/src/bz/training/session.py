@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -29,7 +30,7 @@ from bz.training.step import make_step
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from bz.config.models import TrainingSettings
@@ -51,6 +52,7 @@ class Session:
         plugins: Whose hooks are called.
         run_dir: Folder of the run, or None.
         record: Resolved settings without secrets.
+        redact: Takes the secrets out of a text.
 
     Attributes:
         result: Set at the end, however it ended; None if the session never started.
@@ -60,7 +62,7 @@ class Session:
         ScriptError: If a loader is empty or no loader.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a session has that many parts, each used once
         self,
         spec: TrainingSpec,
         settings: TrainingSettings,
@@ -68,6 +70,7 @@ class Session:
         *,
         run_dir: Path | None,
         record: Mapping[str, Any],
+        redact: Callable[[str], str],
     ) -> None:
         self.result: TrainingResult | None = None
         self._lock: FolderLock | None = None
@@ -75,7 +78,7 @@ class Session:
         self._epochs = settings.epochs
         self._plugins = plugins
         device = resolve_device(settings.device)
-        facts = gather_facts(spec, settings, device, run_dir, record)
+        facts = replace(gather_facts(spec, settings, device), run_dir=run_dir, settings=record, redact=redact)
         check_metrics(spec.metrics or {})
         self._metrics = {phase: MetricSet(spec.metrics or {}, device) for phase in ("training", "validation")}
         self._progress = Progress(self._metrics["training"], self._metrics["validation"])

@@ -155,7 +155,7 @@ class Trainer:
         _pass_signal_on(result)
         return result
 
-    def run(
+    def run(  # noqa: PLR0913 - what the command line hands over
         self,
         spec: TrainingSpec,
         settings: TrainingSettings,
@@ -163,6 +163,7 @@ class Trainer:
         run_dir: str | Path | None = None,
         resume: str | Path | FoundCheckpoint | None = None,
         record: Mapping[str, Any] | None = None,
+        redact: Callable[[str], str] = str,
     ) -> TrainingResult:
         """Train what `spec` describes; an interrupted run returns too, with `result.signal`.
 
@@ -172,6 +173,7 @@ class Trainer:
             run_dir: As in `train`.
             resume: As in `train`, or a checkpoint that was read already.
             record: Resolved settings without secrets, for plugins and checkpoints.
+            redact: Takes the secrets of the settings out of a text, for what plugins say of an error.
 
         Raises:
             ConfigError, CheckpointError, Exception: As in `train`.
@@ -179,7 +181,7 @@ class Trainer:
         for plugin in spec.plugins:
             self.add_plugin(plugin)
         folder = Path(run_dir) if run_dir is not None else None
-        session = Session(spec, settings, self.plugins, run_dir=folder, record=record or {})
+        session = Session(spec, settings, self.plugins, run_dir=folder, record=record or {}, redact=redact)
         try:
             return session.run(Path(resume) if isinstance(resume, str) else resume)
         finally:
