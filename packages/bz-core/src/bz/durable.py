@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+_TEMPORARY: Final = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 @contextmanager
@@ -33,6 +40,33 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are not there; they survive a power failure, too.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    if folder.is_dir():
+        return
+    if not folder.parent.exists():
+        make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that `replacing` left in a folder because its process was killed.
+
+    Nobody else may be writing to the folder. One that cannot be removed is a warning.
+    """
+    for path in folder.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("%s was left by a killed process and cannot be removed: %s", path, error.strerror)
 
 
 def sync_folder(folder: Path) -> None:

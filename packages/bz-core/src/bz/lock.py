@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from bz.config.wording import display_path
+from bz.durable import make_folder
 from bz.errors import ConfigError
 
 HAS_LOCKS: bool
@@ -189,7 +190,7 @@ def _drop(key: Path, lock: FolderLock) -> None:
 def _lock_file(folder: Path) -> FolderLock:
     path = folder.absolute() / LOCK_NAME
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         descriptor = _open_locked(path, folder)
     except OSError as error:
         logger.warning("%s cannot be locked: %s", display_path(folder), error.strerror)

@@ -14,6 +14,7 @@ from typing import Any
 from bz.config.redaction import redact
 from bz.config.wording import display_path, quote
 from bz.config.writing import write_atomically
+from bz.durable import make_folder, sync_folder
 from bz.errors import ConfigError, suggestion
 from bz.lock import HAS_LOCKS, LOCK_NAME, find_owner, hold
 from bz.naming import check_name
@@ -41,12 +42,14 @@ class RunFolder:
         if name is not None:
             check_name(name)
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            return cls(_make_named(root, name) if name is not None else _make_dated(root))
+            make_folder(root)
+            folder = cls(_make_named(root, name) if name is not None else _make_dated(root))
+            sync_folder(root)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             fault = f"{display_path(root)}: the folder of the run cannot be made: {reason}."
             raise ConfigError(fault, path=root) from error
+        return folder
 
     @property
     def name(self) -> str:

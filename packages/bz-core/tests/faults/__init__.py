@@ -1,0 +1,1 @@
+"""The faults that a run has to survive, brought about for real."""
