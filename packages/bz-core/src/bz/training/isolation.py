@@ -7,7 +7,9 @@ where it moved. Reading is cheap and never waits for a device.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+import sys
 from typing import Any
 
 import torch
@@ -104,18 +106,39 @@ class DefaultDtype:
 
 
 class WorkingDirectory:
-    """The directory that relative paths start from."""
+    """The directory that relative paths start from.
+
+    The interpreter reports each `os.chdir` to an audit hook, which notes where the process was:
+    asking the operating system before and after every hook would take longer than most hooks.
+    """
 
     name = "working directory"
 
-    def read(self) -> str:
-        """Return the path, or an empty string when the directory was deleted."""
-        try:
-            return os.getcwd()  # noqa: PTH109 - Path.cwd() takes three times as long
-        except FileNotFoundError:
-            return ""
+    def __init__(self) -> None:
+        _listen()
 
-    def write(self, state: str) -> None:
-        """Go back to where `read` found the process."""
-        if state:
-            os.chdir(state)
+    def read(self) -> int:
+        """Return how often the directory was changed in this process."""
+        return len(_former_directories)
+
+    def write(self, state: int) -> None:
+        """Go back to where the process was before the changes since `read`."""
+        os.chdir(_former_directories[state])
+
+
+_former_directories: list[str] = []
+"""Where the process was before each `os.chdir`, from the first session on."""
+
+
+@functools.cache
+def _listen() -> None:
+    """Begin to listen, once in a process: an audit hook cannot be taken away."""
+    sys.addaudithook(_note_chdir)
+
+
+def _note_chdir(event: str, _arguments: tuple[object, ...]) -> None:
+    if event == "os.chdir":
+        try:
+            _former_directories.append(os.getcwd())  # noqa: PTH109 - text, as os.chdir takes it
+        except FileNotFoundError:  # it was deleted
+            _former_directories.append(os.sep)

@@ -1,7 +1,7 @@
 """Fast snapshots of the Mersenne Twisters of Python and NumPy.
 
 Their public functions take 13 and 41 microseconds to copy 2.5 kB, too slow to stand around every
-hook of every batch. Here the same bytes are copied from where they lie. Where they lie is checked
+hook of every batch. Here the same bytes are looked at where they lie. Where they lie is checked
 against the public functions first; where that check fails, the public functions are used.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _WORDS: Final = 624
-_STATE_BYTES: Final = 4 * (_WORDS + 1)
+_WORDS_BYTES: Final = 4 * _WORDS
 _GAUSSIAN_BYTES: Final = 16
 _PROBE: Final = -0.123456789012345
 
@@ -38,6 +38,37 @@ class _Memory:
         self._array.raw = content
 
 
+class _Twister:
+    """The 624 words of a Mersenne Twister and the index of the next one.
+
+    Drawing moves the index; only every 624th draw, or a seed, makes new words. So the words are
+    copied only when they are new, which two of them tell.
+    """
+
+    def __init__(self, words_address: int, index_address: int) -> None:
+        self._words = _Memory(words_address, _WORDS_BYTES)
+        self._mark = ctypes.c_uint64.from_address(words_address + 4)
+        self._index = ctypes.c_int32.from_address(index_address)
+        self._copied_mark: int | None = None
+        self._copy = b""
+
+    def read(self) -> tuple[int, bytes]:
+        """Return index and words."""
+        mark = self._mark.value
+        if mark != self._copied_mark:
+            self._copied_mark, self._copy = mark, self._words.read()
+        return self._index.value, self._copy
+
+    def write(self, state: tuple[int, bytes]) -> None:
+        """Put back what `read` returned."""
+        self._index.value = state[0]
+        self._words.write(state[1])
+
+    def holds(self, words: bytes, index: int) -> bool:
+        """Return whether these are the words and the index."""
+        return self.read() == (index, words)
+
+
 class PythonRandomState:
     """State of Python's `random` module."""
 
@@ -45,30 +76,31 @@ class PythonRandomState:
 
     def __init__(self) -> None:
         self._generator: Any = random.random.__self__  # type: ignore[attr-defined]  # the instance behind the module
-        memory = _Memory(id(self._generator) + object.__basicsize__, _STATE_BYTES)
-        self._memory = memory if _holds_python_state(memory) else None
+        self._twister = _python_twister(self._generator)
 
     def read(self) -> object:
         """Return all of the state, comparable."""
-        if self._memory is None:
+        if self._twister is None:
             return random.getstate()
-        return self._memory.read(), self._generator.gauss_next
+        return self._twister.read(), self._generator.gauss_next
 
     def write(self, state: Any) -> None:
         """Put back what `read` returned."""
-        if self._memory is None:
+        if self._twister is None:
             random.setstate(state)
             return
         words, self._generator.gauss_next = state
-        self._memory.write(words)
+        self._twister.write(words)
 
 
-def _holds_python_state(memory: _Memory) -> bool:
-    """Return whether index and words stand there, as in CPython's `RandomObject`."""
+def _python_twister(generator: Any) -> _Twister | None:
+    """Return index and words where CPython's `RandomObject` has them, or None if they are not there."""
     if sys.implementation.name != "cpython":
-        return False
+        return None
+    address = id(generator) + object.__basicsize__
+    twister = _Twister(words_address=address + 4, index_address=address)
     *words, index = random.getstate()[1]
-    return memory.read() == struct.pack(f"=i{_WORDS}I", index, *words)
+    return twister if twister.holds(struct.pack(f"={_WORDS}I", *words), index) else None
 
 
 class NumpyRandomState:
@@ -78,45 +110,48 @@ class NumpyRandomState:
 
     def __init__(self) -> None:
         self._public: Any = None
-        self._pieces: list[_Memory] = []
+        self._parts: tuple[_Twister, _Memory] | None = None
 
     def read(self) -> object:
         """Return all of the state, comparable."""
-        if self._public is None and not self._find():
-            return None
-        if not self._pieces:
+        if self._parts is not None:
+            twister, gaussian = self._parts
+            return twister.read(), gaussian.read()
+        if self._public is not None:
             return pickle.dumps(self._public.get_state(legacy=False))
-        return [piece.read() for piece in self._pieces]
+        return self.read() if self._find() else None
 
     def _find(self) -> bool:
         if "numpy" not in sys.modules:
             return False
         self._public = sys.modules["numpy"].random
-        self._pieces = _numpy_pieces(self._public)
+        self._parts = _numpy_parts(self._public)
         return True
 
     def write(self, state: Any) -> None:
         """Put back what `read` returned; nothing if NumPy was imported since."""
         if state is None:
             return
-        if not self._pieces:
+        if self._parts is None:
             self._public.set_state(pickle.loads(state))  # noqa: S301 - our own bytes, from a moment ago
             return
-        for piece, content in zip(self._pieces, state, strict=True):
-            piece.write(content)
+        twister, gaussian = self._parts
+        twister.write(state[0])
+        gaussian.write(state[1])
 
 
-def _numpy_pieces(public: Any) -> list[_Memory]:
-    """Return where the words and the kept gaussian lie, or nothing if they were not found."""
+def _numpy_parts(public: Any) -> tuple[_Twister, _Memory] | None:
+    """Return where the words and the kept gaussian lie, or None if they were not found."""
     generator = public.get_state.__self__  # the global RandomState
     state = generator.get_state(legacy=False)
     offset = _gaussian_offset(public.RandomState)
     if state["bit_generator"] != "MT19937" or offset is None:
-        return []
-    words = _Memory(generator._bit_generator.ctypes.state_address, _STATE_BYTES)  # noqa: SLF001 - has no public name
-    if words.read() != state["state"]["key"].tobytes() + struct.pack("=i", state["state"]["pos"]):
-        return []
-    return [words, _Memory(id(generator) + offset, _GAUSSIAN_BYTES)]
+        return None
+    address = generator._bit_generator.ctypes.state_address  # noqa: SLF001 - has no public name
+    twister = _Twister(words_address=address, index_address=address + _WORDS_BYTES)
+    if not twister.holds(state["state"]["key"].tobytes(), state["state"]["pos"]):
+        return None
+    return twister, _Memory(id(generator) + offset, _GAUSSIAN_BYTES)
 
 
 def _gaussian_offset(kind: Callable[[int], Any]) -> int | None:
