@@ -171,6 +171,16 @@ def test_handler_of_the_script_stays_in_place() -> None:
     assert (seen, result.status) == ([signal.SIGUSR1], "completed")
 
 
+@pytest.mark.parametrize(("hook", "epoch"), [("end_epoch", 2), ("end_training_session", 2)])
+def test_signal_when_everything_is_done_makes_no_interrupted_run(hook: str, epoch: int) -> None:
+    def signal_myself(event: str, context: TrainingContext) -> None:
+        if event == hook and context.epoch == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    result = train(tiny_spec(), RecordingPlugin(signal_myself), epochs=2)
+    assert (result.status, result.signal, result.epochs) == ("completed", None, 2)
+
+
 def test_training_outside_the_main_thread_leaves_signals_alone() -> None:
     statuses: list[str] = []
     thread = threading.Thread(target=lambda: statuses.append(train(tiny_spec(), epochs=1).status))

@@ -180,7 +180,8 @@ class Session:
 
     def _closing_status(self) -> Status:
         if self._interrupts.received is not None:
-            return "interrupted"
+            is_done = len(self._state.history) >= self._epochs
+            return "completed" if is_done else "interrupted"
         return "completed" if self._progress.stop is None else "stopped"
 
     def _resume(self, found: FoundCheckpoint) -> None:
@@ -306,7 +307,7 @@ class Session:
         return TrainingResult(
             status=progress.status,
             stop_reason=context.stop_reason,
-            signal=self._interrupts.received,
+            signal=self._interrupts.received if progress.status == "interrupted" else None,
             epochs=len(self._state.history),
             global_step=progress.global_step,
             training_loss=progress.training_loss.mean,
