@@ -61,7 +61,7 @@ def check(*, config: ConfigOption = None, set_: SetOption = None, json_: JsonOpt
     Each plugin that they name is imported in a process of its own. The exit code is 2 if something is wrong.
     """
     path = find_settings(config)
-    faults = list(_faults(path, set_ or []))
+    faults = list(faults_of(path, set_ or []))
     if json_:
         output.print_json({"file": str(path) if path else None, "faults": faults})
     elif not faults:
@@ -73,7 +73,8 @@ def check(*, config: ConfigOption = None, set_: SetOption = None, json_: JsonOpt
         raise typer.Exit(WRONG_USE)
 
 
-def _faults(path: Path | None, overrides: list[str]) -> Iterator[str]:
+def faults_of(path: Path | None, overrides: list[str]) -> Iterator[str]:
+    """Yield what is wrong in the settings, one sentence each."""
     from bz.config import load_config
 
     try:

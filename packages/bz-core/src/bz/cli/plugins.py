@@ -32,7 +32,7 @@ def list_plugins(*, config: ConfigOption = None, json_: JsonOption = False) -> N
 
     Nothing is imported: this is what the metadata of the packages and the settings say.
     """
-    choices = _choose(config)
+    choices = choose(config)
     if json_:
         output.print_json([_as_row(choice) for choice in choices])
     elif choices:
@@ -43,7 +43,8 @@ def list_plugins(*, config: ConfigOption = None, json_: JsonOption = False) -> N
         output.say(_NO_PLUGINS)
 
 
-def _choose(config: Path | None) -> "Sequence[PluginChoice]":
+def choose(config: Path | None) -> "Sequence[PluginChoice]":
+    """Return what the metadata and the settings say about each plugin."""
     from bz.plugins.discovery import discover_plugins
     from bz.plugins.selection import PluginRequest, choose_plugins
 
