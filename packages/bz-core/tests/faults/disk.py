@@ -43,7 +43,9 @@ Visitor = Callable[[Operation, Moment], None]
 class _WatchedFile(io.FileIO):
     """A file whose writes are reported before, half done and after."""
 
-    visitor: Visitor
+    def __init__(self, path: Path, visitor: Visitor) -> None:
+        super().__init__(path, "x+")
+        self.visitor = visitor
 
     def write(self, data: Any, /) -> int:
         content = bytes(data)
@@ -73,6 +75,7 @@ def watched(root: Path, visitor: Visitor) -> Iterator[None]:
         for name in ("fsync", "replace", "unlink", "mkdir", "chmod"):
             stack.enter_context(mock.patch.object(os, name, getattr(calls, name)))
         stack.enter_context(mock.patch.object(io, "open", calls.open))
+        stack.callback(calls.close_files)
         yield
 
 
@@ -82,14 +85,19 @@ class _Calls:
     def __init__(self, root: Path, visitor: Visitor) -> None:
         self._root = root
         self._visitor = visitor
+        self._files: list[_WatchedFile] = []
+
+    def close_files(self) -> None:
+        """Do what the system does when a process has died."""
+        for file in self._files:
+            file.close()
 
     def open(self, file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         path = _locate(file)
         if mode != "x+b" or not path.is_relative_to(self._root):
             return _REAL_OPEN(file, mode, *arguments, **options)
-        opened: _WatchedFile = self._visit(Operation("open", path), lambda: _WatchedFile(path, "x+"))
-        opened.visitor = self._visitor
-        return io.BufferedRandom(opened)
+        self._visit(Operation("open", path), lambda: self._files.append(_WatchedFile(path, self._visitor)))
+        return io.BufferedRandom(self._files[-1])
 
     def fsync(self, descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
