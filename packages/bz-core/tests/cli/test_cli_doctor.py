@@ -269,7 +269,7 @@ def test_first_difference_is_named_by_its_path(path: str, value: Any) -> None:
     assert first_difference(changed, state()) is None
     changed["bz"]["settings"] = {"other": 1}
     changed["bz"]["random"]["numpy"] = {}
-    del changed["bz"]["plugins"]["trace_writer"]
+    changed["bz"]["plugins"]["logging"] = {"written_at": 1}
     assert first_difference(changed, state()) is None
     owner: Any = changed
     *above, last = [int(key) if key.isdigit() else key for key in path.split("/")]

@@ -201,7 +201,7 @@ def test_what_differs_is_shown(bz: Callable[..., Result], script: Path) -> None:
         "training.seed: 1 → 2.",
         "hyperparameters.lr: 0.1 → 0.2.",
         f"version of torch: 2.0.0 → {torch.__version__}.",
-        "version of plugin gone: 0.1.0 → not set.",
+        "version of plugin gone: 0.1.0 → none.",
         f"content of train.py: SHA-256 {old} → {new}.",
     ]
     assert "`training.seed` 2 has no effect: a resumed run keeps its seed, 1." in result.stderr
@@ -306,6 +306,17 @@ def test_checkpoint_outside_of_every_run_begins_a_new_one_with_its_seed(
     copy.write_bytes(Path("runs/a/state/epoch_1_step_3.pth").read_bytes())
     assert bz("train", "--no-plugins", "--resume", str(copy), "--name", "b", "--epochs", "2").exit_code == 0
     assert record_of("b")["seed"] == record_of("a")["seed"]
+
+
+def test_run_without_a_record_goes_on_with_what_its_checkpoint_knows(bz: Callable[..., Result]) -> None:
+    assert bz("train", "--no-plugins", "--name", "a").exit_code == 0
+    seed = record_of("a")["seed"]
+    Path("runs/a/run.json").write_text("{")
+    result = bz("train", "--resume", "a", "--epochs", "2", "--no-plugins")
+    assert result.exit_code == 0
+    assert "runs/a/run.json cannot be read; what the run was made with is taken from its checkpoint" in result.stderr
+    assert "Differs from before: training.epochs: 1 → 2." in result.stdout
+    assert (record_of("a")["seed"], record_of("a")["status"]) == (seed, "completed")
 
 
 def test_resume_by_folder(bz: Callable[..., Result]) -> None:

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from bz.cli import output
 
-_NOT_SET: Final = "not set"
 _DIGITS: Final = 8
 """Of a commit or a digest: enough to tell two apart."""
 
@@ -14,7 +13,8 @@ _DIGITS: Final = 8
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Yield what differs between two records of `describe_run`; what the first one does not know is passed over."""
     yield from _changes(_section(before, "settings"), _section(now, "settings"))
-    yield from _changes(_section(before, "versions"), _section(now, "versions"), noun="version of ")
+    for change in _changes(_section(before, "versions"), _section(now, "versions"), absent="none"):
+        yield f"version of {change.replace('plugins.', 'plugin ', 1)}"
     yield from _git_changes(_section(before, "git"), _section(now, "git"))
     yield from _script_changes(before, now)
 
@@ -24,14 +24,14 @@ def _section(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], noun: str = "") -> Iterator[str]:
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], absent: str = "not set") -> Iterator[str]:
     if not before:
         return
     old, new = _flat(before), _flat(now)
     for key in [*old, *(key for key in new if key not in old)]:
-        if old.get(key, _NOT_SET) != new.get(key, _NOT_SET):
-            name = key.replace("plugins.", "plugin ", 1) if noun else key
-            yield f"{noun}{name}: {old.get(key, _NOT_SET)} → {new.get(key, _NOT_SET)}"
+        was, is_now = old.get(key, absent), new.get(key, absent)
+        if was != is_now:
+            yield f"{key}: {was} → {is_now}"
 
 
 def _flat(section: Mapping[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 A run is held by its lock from the moment that it was found, so that nobody else goes on with it at the same time.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from bz.lock import Owner
     from bz.runs import RunFolder
     from bz.training.checkpoint import FoundCheckpoint
+
+logger = logging.getLogger(__name__)
 
 NEWEST: Final = ""
 """What `--resume` without a run means: the newest one that is not finished."""
@@ -155,12 +158,17 @@ def _newest_unfinished(runs_dir: Path) -> Path:
 
 def _take_up_run(request: TrainRequest, path: Path) -> Resumed:
     from bz.lock import hold
-    from bz.runs import RunFolder, read_record
+    from bz.runs import RECORD_NAME, RunFolder, read_record
 
     with ExitStack() as stack:
         former = stack.enter_context(hold(path)).former
-        record = read_record(path)
         found = _newest_checkpoint(path)
+        record: Mapping[str, Any] = read_record(path)
+        if not record:
+            logger.warning(
+                "%s cannot be read; what the run was made with is taken from its checkpoint", path / RECORD_NAME
+            )
+            record = _record_of(found) if found is not None else {}
         owner = former if record.get("status") == "running" else None
         return Resumed(
             request=inherit(request, record),

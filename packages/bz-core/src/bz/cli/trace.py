@@ -19,7 +19,9 @@ KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 LONG_ENOUGH: Final = "the rehearsal is long enough"
 """Why a rehearsal was stopped."""
 
-_ABOUT_THE_PROCESS: Final = frozenset({"bz/settings", "bz/versions", "bz/extra", "bz/plugins/trace_writer"})
+_NO_PART_OF_IT: Final = frozenset({"bz/settings", "bz/versions", "bz/extra", "bz/plugins"})
+"""About the process, or about what plugins have written, which may hold times; neither decides the next step."""
+
 _FIRST: Final = ("model_state_dict", "optimizer_state_dict", "lr_scheduler", "grad_scaler", "history", "losses")
 """Parts of a state in which a difference says most; the others follow."""
 
@@ -141,7 +143,7 @@ def _sorted(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(one: Any, other: Any, path: str) -> Iterator[str]:
-    if path in _ABOUT_THE_PROCESS:
+    if path in _NO_PART_OF_IT:
         return
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         keys = list(one) if one.keys() == other.keys() else [*one, *(key for key in other if key not in one)]
@@ -149,7 +151,7 @@ def _differences(one: Any, other: Any, path: str) -> Iterator[str]:
             below = f"{path}/{key}" if path else str(key)
             if key in one and key in other:
                 yield from _differences(one[key], other[key], below)
-            elif path != "bz/random" and below not in _ABOUT_THE_PROCESS:  # NumPy is there once it was imported
+            elif path != "bz/random" and below not in _NO_PART_OF_IT:  # NumPy is there once it was imported
                 yield below
     elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         for index, (first, second) in enumerate(zip(one, other, strict=True)):
