@@ -117,6 +117,31 @@ def test_folder_that_cannot_be_locked_is_used_with_a_warning(tmp_path: Path, cap
     assert caplog.messages == [f"{tmp_path}/file/run cannot be locked: Not a directory"]
 
 
+CROWD = """
+import os, sys, time
+from pathlib import Path
+from bz.errors import ConfigError
+from bz.lock import hold
+folder, turns = Path(sys.argv[1]), 0
+while turns < 20:
+    try:
+        with hold(folder):
+            os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
+            time.sleep(0.01)
+            assert (folder / "run.lock").exists()
+            os.unlink(folder / "inside")
+            turns += 1
+    except ConfigError:
+        pass
+"""
+
+
+def test_crowd_of_processes_is_let_in_one_at_a_time(tmp_path: Path) -> None:
+    crowd = [subprocess.Popen([sys.executable, "-c", CROWD, str(tmp_path)]) for _ in range(4)]
+    assert [process.wait(timeout=120) for process in crowd] == [0, 0, 0, 0]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_damaged_lock_file_of_a_dead_owner_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).write_bytes(b'{"pid": 3\0\xff')
     with hold(tmp_path) as lock:

@@ -48,6 +48,9 @@ def end_training_batch(context):
     kill_at = os.environ.get("KILL_AT")
     if kill_at == str(context.global_step):
         os.kill(os.getpid(), signal.Signals[os.environ.get("KILL_WITH", "SIGKILL")])
+    if os.environ.get("LOOK"):
+        with open("look", "a") as file:
+            file.write(str((context.run_dir / "run.lock").exists()) + " ")
     if os.environ.get("SLOW"):
         time.sleep(float(os.environ["SLOW"]))
 """
@@ -120,11 +123,14 @@ def test_killed_run_goes_on_bit_equal_by_the_bare_option(bz_process: StartBz, bz
 
 
 def test_run_killed_before_its_first_checkpoint_begins_again_with_its_seed(
-    bz_process: StartBz, bz: Callable[..., Result]
+    bz_process: StartBz, bz: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kill_at(bz_process, 2, "--name", "a", "--epochs", "2")
     seed = record_of("a")["seed"]
+    monkeypatch.setenv("LOOK", "1")
     result = bz("train", "--resume", "a")
+    monkeypatch.delenv("LOOK")
+    assert Path("look").read_text() == "True " * 6  # the new folder is locked, not only the one set aside
     assert (
         "Run a has no checkpoint yet: it begins again with the first epoch. What it had written is in runs/a.1."
     ) in result.stdout.splitlines()
