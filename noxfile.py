@@ -96,6 +96,12 @@ def wheels(session: nox.Session) -> None:
     run(session, "pytest", "-m", "wheels", *session.posargs)
 
 
+@nox.session(python=False, requires=["environment"])
+def mutations(session: nox.Session) -> None:
+    """Take each safeguard of the checkpoints out in turn, and check that the tests notice."""
+    run(session, "python", "benchmarks/mutations.py", *session.posargs)
+
+
 def run(session: nox.Session, program: str, *arguments: str) -> None:
     """Run a program of the shared environment, as if the environment were activated."""
     path = os.pathsep.join([str(SCRIPTS), os.environ["PATH"]])
