@@ -15,7 +15,8 @@ import torch
 
 from bz.errors import ConfigError
 from bz.lock import hold
-from bz.runs import RunFolder, describe_run, list_runs, read_run, set_aside
+from bz.records import list_runs, read_run
+from bz.runs import RunFolder, describe_run, set_aside
 
 
 @pytest.fixture(autouse=True)

@@ -6,24 +6,22 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bz.config.redaction import redact
-from bz.config.wording import display_path, quote
+from bz.config.wording import display_path
 from bz.config.writing import write_atomically
 from bz.durable import make_folder, sync_folder
-from bz.errors import ConfigError, suggestion
-from bz.lock import HAS_LOCKS, LOCK_NAME, find_owner, hold
+from bz.errors import ConfigError
+from bz.lock import LOCK_NAME, hold
 from bz.naming import check_name
 from bz.provenance import file_digest, git_state, versions
+from bz.records import CRASHED, RECORD_NAME, read_record
 
-RECORD_NAME = "run.json"
-LOG_NAME = "bz.log"
-UNREADABLE = "unreadable"
-CRASHED = "crashed"
+LOG_NAME: Final = "bz.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +125,6 @@ class RunFolder:
         self.write(read_record(self.path) | values)
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What is known of a run.
-
-    Attributes:
-        name: Name of the folder.
-        path: The folder.
-        status: `running`, `completed`, `stopped`, `interrupted` or `failed`; `crashed` if it says that it is running
-            and nobody is at it; `unreadable` without a good `run.json`.
-        created_at: When it began, or None when that is not known.
-        record: All of `run.json`; empty when it cannot be read.
-    """
-
-    name: str
-    path: Path
-    status: str
-    created_at: datetime | None
-    record: Mapping[str, Any]
-
-
 def describe_run(
     *,
     script: Path,
@@ -193,62 +171,6 @@ def set_aside(folder: Path) -> Path:
     return aside
 
 
-def list_runs(root: Path) -> list[RunRecord]:
-    """Return the runs under `root`, oldest first; a folder without a good `run.json` is there as `unreadable`."""
-    try:
-        folders = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigError(f"{display_path(root)}: cannot be read: {reason}.", path=root) from error
-    return sorted((_read(path) for path in folders), key=_age)
-
-
-def read_run(root: Path, name: str) -> RunRecord:
-    """Return one run.
-
-    Raises:
-        ConfigError: There is no such run under `root`.
-    """
-    check_name(name)
-    runs = {run.name: run for run in list_runs(root)}
-    if name in runs:
-        return runs[name]
-    names = list(runs)
-    known = f"the latest: {', '.join(names[-3:])}" if names else "there are no runs yet"
-    hint = suggestion(name, names)
-    raise ConfigError(f"There is no run {quote(name)} in {display_path(root)}; {known}.{hint}", path=root)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return the content of `run.json`, or an empty dict if it is missing or damaged."""
-    try:
-        record = json.loads((folder / RECORD_NAME).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _read(folder: Path) -> RunRecord:
-    record = read_record(folder)
-    status = record.get("status")
-    if status == "running" and HAS_LOCKS and find_owner(folder) is None:
-        status = CRASHED
-    return RunRecord(
-        name=folder.name,
-        path=folder,
-        status=status if isinstance(status, str) else UNREADABLE,
-        created_at=_time(record.get("created_at")),
-        record=record,
-    )
-
-
-def _age(run: RunRecord) -> tuple[datetime, str]:
-    """Sort by time; a run that does not say when it began goes first."""
-    return run.created_at or datetime.min.replace(tzinfo=UTC), run.name
-
-
 def _make_named(root: Path, name: str) -> Path:
     folder = root / name
     try:
@@ -282,13 +204,6 @@ def _sessions(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _time(value: object) -> datetime | None:
-    try:
-        return datetime.fromisoformat(str(value)).astimezone()
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def _plain(value: Any) -> Any:

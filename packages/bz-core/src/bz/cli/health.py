@@ -203,7 +203,7 @@ def _settings(config: Path | None) -> Iterator[Finding]:
 
 def _runs(runs_dir: Path) -> Iterator[Finding]:
     from bz.cli.resuming import UNFINISHED
-    from bz.runs import list_runs
+    from bz.records import list_runs
 
     try:
         unfinished = [run for run in list_runs(runs_dir) if run.status in UNFINISHED]

@@ -59,7 +59,7 @@ class Rehearsal:
 
     def record(self) -> dict[str, Any]:
         """Return `run.json`."""
-        from bz.runs import read_record
+        from bz.records import read_record
 
         return read_record(self.run_dir)
 

@@ -116,7 +116,7 @@ def take_up(request: TrainRequest) -> Resumed:
 
 def _find(wanted: str, runs_dir: Path) -> Path:
     """Return the run folder or the checkpoint that is meant."""
-    from bz.runs import RECORD_NAME, list_runs
+    from bz.records import RECORD_NAME, list_runs
     from bz.training.checkpoint import STATE_FOLDER
 
     if wanted == NEWEST:
@@ -142,7 +142,7 @@ def _no_such_run(wanted: str, names: list[str], runs_dir: Path) -> ConfigError:
 
 def _newest_unfinished(runs_dir: Path) -> Path:
     from bz.lock import find_owner
-    from bz.runs import list_runs
+    from bz.records import list_runs
 
     runs = list_runs(runs_dir)
     for run in reversed(runs):
@@ -158,7 +158,8 @@ def _newest_unfinished(runs_dir: Path) -> Path:
 
 def _take_up_run(request: TrainRequest, path: Path) -> Resumed:
     from bz.lock import hold
-    from bz.runs import RECORD_NAME, RunFolder, read_record
+    from bz.records import RECORD_NAME, read_record
+    from bz.runs import RunFolder
 
     with ExitStack() as stack:
         former = stack.enter_context(hold(path)).former
@@ -199,7 +200,8 @@ def _newest_checkpoint(folder: Path) -> "FoundCheckpoint | None":
 def _take_up_checkpoint(request: TrainRequest, path: Path) -> Resumed:
     """Go on from one file: in the run that it lies in, or in a new one if it lies in none or `--name` asks for it."""
     from bz.lock import hold
-    from bz.runs import RECORD_NAME, RunFolder, read_record
+    from bz.records import RECORD_NAME, read_record
+    from bz.runs import RunFolder
     from bz.training.checkpoint import find_checkpoint
 
     origin = next((folder for folder in path.absolute().parents if (folder / RECORD_NAME).is_file()), None)

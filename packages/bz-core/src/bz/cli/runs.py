@@ -12,7 +12,7 @@ from bz.cli.group import Command
 from bz.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bz.runs import RunRecord
+    from bz.records import RunRecord
 
 app = typer.Typer(help="List and show the runs that were made here.", rich_markup_mode="rich")
 
@@ -24,13 +24,13 @@ RunsDirOption = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="
 @app.command("list", cls=Command)
 def list_runs(*, runs_dir: RunsDirOption = Path("runs"), json_: JsonOption = False) -> None:
     """List the runs, newest first."""
-    from bz import runs
+    from bz import records
 
-    records = list(reversed(runs.list_runs(runs_dir)))
+    runs = list(reversed(records.list_runs(runs_dir)))
     if json_:
-        output.print_json([_summary(run) for run in records])
-    elif records:
-        output.print_table(("name", "status", "epochs", "val. loss", "metrics", "time"), map(_row, records))
+        output.print_json([_summary(run) for run in runs])
+    elif runs:
+        output.print_table(("name", "status", "epochs", "val. loss", "metrics", "time"), map(_row, runs))
     else:
         output.say(f"There are no runs in {runs_dir}. Make one with: bz train")
 
@@ -79,11 +79,11 @@ def show(
 
 
 def _find(runs_dir: Path, name: str) -> "RunRecord":
-    from bz import runs
+    from bz import records
 
     if name != LATEST:
-        return runs.read_run(runs_dir, name)
-    records = runs.list_runs(runs_dir)
-    if not records:
+        return records.read_run(runs_dir, name)
+    runs = records.list_runs(runs_dir)
+    if not runs:
         raise ConfigError(f"There are no runs in {runs_dir}. Make one with: bz train")
-    return records[-1]
+    return runs[-1]
