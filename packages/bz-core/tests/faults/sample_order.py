@@ -57,7 +57,7 @@ def train_killed(folder: Path, num_workers: int, *, is_killed: bool) -> tuple[li
     while True:
         batches = random.randrange(1, 6) if is_killed and kills < MAX_KILLS else None
         scribe = Scribe(record, batches)
-        options = {"num_workers": num_workers, "epochs": EPOCHS, "checkpoint_interval": "2 steps"}
+        options: dict[str, Any] = {"num_workers": num_workers, "epochs": EPOCHS, "checkpoint_interval": "2 steps"}
         code = in_a_process(lambda: train_on(folder / "run", scribe, **options))  # noqa: B023 - done at once
         if code == 0:
             return [json.loads(line) for line in record.read_text().splitlines()], kills
