@@ -200,7 +200,7 @@ def load_script(request: TrainRequest, settings: "Config", parts: Parts) -> "Loa
     script = load_script(request.script_path, settings.hyperparameters)
     script.spec.metrics = {**parts.metrics, **(script.spec.metrics or {})}
     check_metrics(script.spec.metrics)
-    gather_facts(script.spec, settings.training, parts.device, run_dir=None, record={})
+    gather_facts(script.spec, settings.training, parts.device)
     return script
 
 

@@ -178,7 +178,14 @@ def _run(trainer: "Trainer", plan: _Plan, folder: "RunFolder", script: Path, res
     record = {**plan.record, "training": {**plan.record["training"], "seed": plan.seed}}
     found = resumed.found if resumed is not None else None
     try:
-        result = trainer.run(plan.spec, plan.settings.training, run_dir=folder.path, record=record, resume=found)
+        result = trainer.run(
+            plan.spec,
+            plan.settings.training,
+            run_dir=folder.path,
+            record=record,
+            redact=output.redacted,
+            resume=found,
+        )
     except KeyboardInterrupt:
         finish(folder, "interrupted", trainer.result)
         output.say(f"Resume with: {resume_command(folder)}")
