@@ -287,3 +287,15 @@ def test_plugin_asked_for_a_file_that_cannot_be_written_is_told_at_the_end(tmp_p
     result = train(tiny_spec(), RecordingPlugin(ask), epochs=1, run_dir=tmp_path)
     assert [sentence.startswith(f"{LINE}{blocked / 'mine.pth'}: ") for sentence in result.missing_files] == [True]
     assert torch.load(tmp_path / "state" / "epoch_1_step_3.pth", weights_only=True)["epoch"] == 1
+
+
+def test_checkpoint_that_cannot_be_read_is_named_and_stays_what_it_is(
+    folder_of_nobody: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tiny_spec(), epochs=2, run_dir=folder_of_nobody)
+    newest = folder_of_nobody / "state" / "epoch_2_step_6.pth"
+    newest.chmod(0)
+    assert find_checkpoint(folder_of_nobody).path.name == "epoch_1_step_3.pth"
+    assert caplog.messages == [f"Cannot read the checkpoint {newest}: Permission denied. Going back to the one before."]
+    newest.chmod(0o600)
+    assert find_checkpoint(folder_of_nobody).path == newest

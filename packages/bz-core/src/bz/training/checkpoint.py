@@ -163,6 +163,8 @@ class RollingCheckpoints:
     def newest(self) -> FoundCheckpoint:
         """Return the newest checkpoint that is whole; damaged ones are set aside under another name.
 
+        One that cannot be read is passed over, but keeps its name: it may be whole.
+
         Raises:
             CheckpointError: If there is none.
         """
@@ -173,7 +175,8 @@ class RollingCheckpoints:
             except CheckpointError as error:
                 skipped.append(error)
                 logger.warning("%s Going back to the one before.", error)
-                _set_aside(path, ".damaged")
+                if not isinstance(error.__cause__, OSError):
+                    _set_aside(path, ".damaged")
             else:
                 return FoundCheckpoint(path, state, tuple(skipped))
         what = "All checkpoints are damaged" if skipped else "There is no checkpoint"
