@@ -278,6 +278,29 @@ def test_all_damaged_says_how_to_begin_afresh(bz: Callable[..., Result]) -> None
     assert record_of("a.1")["status"] == "completed"
 
 
+def test_completed_run_without_checkpoints_cannot_go_on(bz: Callable[..., Result]) -> None:
+    options = ["--no-plugins", "--set", "training.checkpoint_interval=0"]
+    assert bz("train", *options, "--name", "a").exit_code == 0
+    before = Path("runs/a/run.json").read_bytes()
+    result = bz("train", "--resume", "a", "--epochs", "2")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "`--resume`: runs/a has no checkpoint to go on from, as when `training.checkpoint_interval` is 0. "
+        "To begin anew: bz train --fresh --name a\n"
+    )
+    assert [path.name for path in Path("runs").iterdir()] == ["a"]
+    assert Path("runs/a/run.json").read_bytes() == before
+    assert not Path("runs/a/run.lock").exists()
+
+
+@pytest.mark.parametrize("wanted", [".", "..", "notes", "../work"])
+def test_folder_that_is_no_run_is_left_alone(wanted: str, bz: Callable[..., Result]) -> None:
+    Path("runs/notes").mkdir(parents=True)
+    before = sorted(Path().rglob("*"))
+    assert bz("train", "--resume", wanted).exit_code == 2
+    assert sorted(Path().rglob("*")) == before
+
+
 def test_fresh_with_a_new_name_just_begins(bz: Callable[..., Result]) -> None:
     assert bz("train", "--no-plugins", "--name", "a", "--fresh").exit_code == 0
     assert [path.name for path in Path("runs").iterdir()] == ["a"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bz.cli import output, wording
 from bz.cli.faults import FAILED, report_known
-from bz.cli.resuming import resume_command
+from bz.cli.finding import resume_command
 from bz.errors import BzError, ScriptError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def close(result: "TrainingResult", folder: "RunFolder", *, is_reported: bool) -
     code = 0 if is_recorded and not result.missing_files else INCOMPLETE
     if result.signal is not None:
         code = _SIGNALLED + result.signal
-        output.say(f"Resume with: {resume_command(folder)}")
+        output.say(f"Resume with: {resume_command(folder.path)}")
     return Outcome(exit_code=code, record=_as_record(result))
 
 

@@ -202,7 +202,7 @@ def _settings(config: Path | None) -> Iterator[Finding]:
 
 
 def _runs(runs_dir: Path) -> Iterator[Finding]:
-    from bz.cli.resuming import UNFINISHED
+    from bz.cli.finding import UNFINISHED
     from bz.records import list_runs
 
     try:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from bz.cli.finding import UNFINISHED, find_run, fresh_command
 from bz.cli.inheritance import inherit
 from bz.cli.preparation import TrainRequest
 from bz.cli.wording import counted
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from bz.training.checkpoint import FoundCheckpoint
 
 logger = logging.getLogger(__name__)
-
-NEWEST: Final = ""
-"""What `--resume` without a run means: the newest one that is not finished."""
-
-UNFINISHED: Final = ("crashed", "interrupted", "failed")
-"""A run that was stopped came to the end that somebody asked for, such as early stopping; it is resumed by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,54 +101,12 @@ def take_up(request: TrainRequest) -> Resumed:
         CheckpointError: It has checkpoints, and none is whole.
     """
     assert request.resume is not None
-    path = _find(request.resume, request.runs_dir)
+    path = find_run(request.resume, request.runs_dir)
     if path.is_file():
         return _take_up_checkpoint(request, path)
     if request.name is not None:
         raise ConfigError("`--name` is for new runs; a resumed run keeps its name.", option="--name")
     return _take_up_run(request, path)
-
-
-def _find(wanted: str, runs_dir: Path) -> Path:
-    """Return the run folder or the checkpoint that is meant."""
-    from bz.records import RECORD_NAME, list_runs
-    from bz.training.checkpoint import STATE_FOLDER
-
-    if wanted == NEWEST:
-        return _newest_unfinished(runs_dir)
-    named, path = runs_dir / wanted, Path(wanted)
-    if named.parent == runs_dir and named.is_dir():
-        return named
-    if path.is_file() or any((path / name).exists() for name in (RECORD_NAME, STATE_FOLDER)):
-        return path
-    if path.parent != Path():
-        raise ConfigError(f"`--resume`: {wanted!r} is no run folder and no checkpoint.", option="--resume")
-    names = [run.name for run in list_runs(runs_dir)]
-    raise _no_such_run(wanted, names, runs_dir)
-
-
-def _no_such_run(wanted: str, names: list[str], runs_dir: Path) -> ConfigError:
-    from bz.errors import suggestion
-
-    known = f"the latest: {', '.join(names[-3:])}" if names else "there are none"
-    fault = f"`--resume`: There is no run {wanted!r} in {runs_dir}; {known}.{suggestion(wanted, names)}"
-    return ConfigError(fault, option="--resume")
-
-
-def _newest_unfinished(runs_dir: Path) -> Path:
-    from bz.lock import find_owner
-    from bz.records import list_runs
-
-    runs = list_runs(runs_dir)
-    for run in reversed(runs):
-        if run.status in UNFINISHED and find_owner(run.path) is None:
-            return run.path
-    newest = f"the newest, {runs[-1].name}, is {runs[-1].status}" if runs else "there is none at all"
-    raise ConfigError(
-        f"`--resume`: There is no unfinished run in {runs_dir}: {newest}. Go on with a certain one by its name, as in "
-        "`--resume NAME`.",
-        option="--resume",
-    )
 
 
 def _take_up_run(request: TrainRequest, path: Path) -> Resumed:
@@ -170,6 +123,8 @@ def _take_up_run(request: TrainRequest, path: Path) -> Resumed:
                 "%s cannot be read; what the run was made with is taken from its checkpoint", path / RECORD_NAME
             )
             record = _record_of(found) if found is not None else {}
+        if found is None and record.get("status") not in {"running", *UNFINISHED}:
+            raise _nothing_to_go_on_from(path)
         owner = former if record.get("status") == "running" else None
         return Resumed(
             request=inherit(request, record),
@@ -179,6 +134,15 @@ def _take_up_run(request: TrainRequest, path: Path) -> Resumed:
             found=found,
             held=stack.pop_all(),
         )
+
+
+def _nothing_to_go_on_from(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"`--resume`: {folder} has no checkpoint to go on from, as when `training.checkpoint_interval` is 0. "
+        f"To begin anew: {fresh_command(folder)}",
+        path=folder,
+        option="--resume",
+    )
 
 
 def _newest_checkpoint(folder: Path) -> "FoundCheckpoint | None":
@@ -191,10 +155,7 @@ def _newest_checkpoint(folder: Path) -> "FoundCheckpoint | None":
     try:
         return find_checkpoint(folder)
     except CheckpointError as error:
-        where = "" if folder.parent == Path("runs") else f" --runs-dir {folder.parent}"
-        raise CheckpointError(
-            f"{error} On the command line: bz train --fresh --name {folder.name}{where}", path=error.path
-        ) from error
+        raise CheckpointError(f"{error} On the command line: {fresh_command(folder)}", path=error.path) from error
 
 
 def _take_up_checkpoint(request: TrainRequest, path: Path) -> Resumed:
@@ -232,15 +193,6 @@ def _record_of(found: "FoundCheckpoint") -> dict[str, Any]:
         "seed": settings.get("training", {}).get("seed"),
         "versions": own.get("versions", {}),
     }
-
-
-def resume_command(folder: "RunFolder") -> str:
-    """Return what to type to go on with a run."""
-    import shlex
-
-    root = folder.path.parent
-    where = "" if root == Path("runs") else f" --runs-dir {shlex.quote(str(root))}"
-    return f"bz train --resume {folder.name}{where}"
 
 
 def clear_way(request: TrainRequest, resumed: Resumed | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bz.cli import output, wording
 from bz.cli.closing import Outcome, close, close_failed, finish, report_script
 from bz.cli.differences import differences
+from bz.cli.finding import resume_command
 from bz.cli.inheritance import options_of
 from bz.cli.logs import RunLog
 from bz.cli.preparation import (
@@ -24,7 +25,7 @@ from bz.cli.preparation import (
     register_plugins,
 )
 from bz.cli.redactor import redact_texts
-from bz.cli.resuming import Resumed, clear_way, new_name, notes_on_seed, resume_command, take_up
+from bz.cli.resuming import Resumed, clear_way, new_name, notes_on_seed, take_up
 from bz.errors import ConfigError, ScriptError
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _run(trainer: "Trainer", plan: _Plan, folder: "RunFolder", script: Path, res
         )
     except KeyboardInterrupt:
         finish(folder, "interrupted", trainer.result)
-        output.say(f"Resume with: {resume_command(folder)}")
+        output.say(f"Resume with: {resume_command(folder.path)}")
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's code raised
         return close_failed(error, trainer.result, folder, script)
