@@ -246,10 +246,11 @@ def serve_mail(listener: socket.socket, path: Path) -> None:
 
 
 def fork(action: Callable[[], object], output: Path) -> int:
-    """Do it in a process of its own, whose output goes to a file; return its number."""
+    """Do it in a process, and a group, of its own, whose output goes to a file; return its number."""
     process = os.fork()
     if process == 0:
         try:
+            os.setsid()
             descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
@@ -284,6 +285,8 @@ def kill_through(action: Callable[[], object], output: Path, max_kills: int, sec
             time.sleep(random.uniform(0.02, seconds))  # noqa: S311 - not for security
             os.kill(process, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        with contextlib.suppress(ProcessLookupError):  # workers, which notice after seconds, or never if just started
+            os.killpg(process, signal.SIGKILL)
         if code != -signal.SIGKILL:
             if code != 0:
                 raise RuntimeError(f"a session failed, see {output}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,30 @@ TESTS = Path(__file__).parents[1]
 needs_fork = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="forks, and asks /proc for open files")
 
 
-def run_script(name: str, *arguments: object) -> list[dict[str, Any]]:
-    """Run a module of this package; return the lines that it prints."""
+def run_script(name: str, folder: Path, *arguments: object) -> list[dict[str, Any]]:
+    """Run a module of this package, which is given the folder first; return the lines that it prints.
+
+    Its processes are a group, which is ended as a whole: a loader worker whose trainer is killed before the worker
+    has looked who that is stays for ever. Nor may such a worker hold a pipe that somebody reads to its end.
+    """
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    finished = subprocess.run(
-        [sys.executable, "-m", f"faults.{name}", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return [json.loads(line) for line in finished.stdout.splitlines()]
+    output, errors = folder / "output.txt", folder / "errors.txt"
+    with output.open("w") as stdout, errors.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"faults.{name}", str(folder), *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    try:
+        code = process.wait(timeout=600)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert code == 0, errors.read_text()
+    return [json.loads(line) for line in output.read_text().splitlines()]
 
 
 @needs_fork
