@@ -141,7 +141,7 @@ def failing_tests(mutation: Mutation | None, tests: list[str]) -> list[str]:
             [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", *tests],
             env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
-    return re.findall(r"^(?:FAILED|ERROR) (?:.*/)?(\S+?)(?: - .*)?$", finished.stdout, re.MULTILINE)
+    return re.findall(r"^(?:FAILED|ERROR) (?:\S*/)?(.+?)(?: - .*)?$", finished.stdout, re.MULTILINE)
 
 
 def main() -> None:
