@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 
 def pytest_configure() -> None:
-    """Take SIGINT as a terminal would send it, also where it is ignored: a shell does that to what it runs with `&`.
+    """Make the processes that tests start inherit what they would have on a terminal.
 
-    Processes that tests start inherit it, and some of those tests press Ctrl-C.
+    A shell ignores SIGINT for what it runs with `&`, and some tests press Ctrl-C. pytest-xdist says
+    how wide the terminal is, and some tests have one of their own. torch's threads wait for one
+    another when the cores are busy with other tests, and the models of tests need only one.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -51,7 +51,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=False, requires=["environment"])
 def tests(session: nox.Session) -> None:
     """Run the tests of every package and those that span packages."""
-    run(session, "pytest", *session.posargs)
+    run(session, "pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", *session.posargs)
 
 
 @nox.session(python=False, requires=["environment"])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from bz import Trainer, TrainingContext
+from bz.config import TrainingSettings
 from bz.testing import RecordingPlugin, tiny_spec, train
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from bz import TrainingContext
 
 TRAINING_LOOP = [
     "start_training_loop",
@@ -103,6 +105,22 @@ def test_stop_after_the_batch_ends_the_session_at_once() -> None:
         "end_training_session",
     ]
     assert (result.status, result.global_step, result.epochs) == ("stopped", 2, 0)
+
+
+def test_batches_that_end_because_of_a_stop_end_no_epoch() -> None:
+    class Dying:
+        """Loses its workers to the signal that also reaches the trainer."""
+
+        def __iter__(self) -> Any:
+            yield torch.ones(2, 4), torch.zeros(2, dtype=torch.long)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("DataLoader worker is killed by signal: Terminated.")
+
+    plugin = RecordingPlugin()
+    spec = tiny_spec(training_loader=Dying(), plugins=[plugin])
+    result = Trainer().run(spec, TrainingSettings(epochs=3, device="cpu"))
+    assert plugin.events[-2:] == ["end_training_batch", "end_training_session"]
+    assert (result.status, result.signal, result.epochs) == ("interrupted", signal.SIGTERM, 0)
 
 
 def test_stop_inside_validation_ends_the_session_at_once() -> None:

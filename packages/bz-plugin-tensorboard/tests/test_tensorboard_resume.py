@@ -46,6 +46,13 @@ def test_stop_inside_an_epoch_leaves_no_trace_in_the_curves(tmp_path: Path, unin
     assert_same(curves(tmp_path / "a"), uninterrupted)
 
 
+def test_stop_at_a_step_whose_rates_are_written_doubles_none_of_them(tmp_path: Path) -> None:
+    train(board(log_every=3), run_dir=tmp_path / "whole")
+    train(board(log_every=3), stop_at(12), run_dir=tmp_path / "a")
+    train(board(log_every=3), run_dir=tmp_path / "a", resume=tmp_path / "a")
+    assert_same(curves(tmp_path / "a"), curves(tmp_path / "whole"))
+
+
 def test_several_resumes_leave_no_trace_in_the_curves(tmp_path: Path, uninterrupted: Curves) -> None:
     train(board(), stop_at(3), run_dir=tmp_path / "a")
     resume(tmp_path / "a", stop_at(17))

@@ -85,9 +85,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return type and message of an exception in one line."""
+    """Return type and message of an exception in one line, with `?` for what a terminal would not print."""
     try:
-        text = " ".join(str(error).split())
+        text = "".join(char if char.isprintable() else "?" for char in " ".join(str(error).split()))
     except Exception:  # noqa: BLE001 - an exception of a plugin or a script may not even print
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

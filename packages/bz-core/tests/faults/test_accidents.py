@@ -97,5 +97,5 @@ def test_plugin_that_cannot_give_its_state_is_left_out_of_the_checkpoint(
 ) -> None:
     result = train(tiny_spec(), Versioned(0), RecordingPlugin(), epochs=1, run_dir=tmp_path)
     assert (result.status, result.missing_files) == ("completed", ())
-    assert {message.partition("; ")[2] for message in caplog.messages} == {"the checkpoint is written without it"}
+    assert [message.partition("; ")[2] for message in caplog.messages] == ["checkpoints are written without it"]
     assert list(find_checkpoint(tmp_path).state["bz"]["plugins"]) == ["recording"]

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
+from bz.durable import remove_leftovers
 from bz_plugin_checkpoint.alias import point
 from bz_plugin_checkpoint.retention import Checkpoint, Position, Rules, position_of
 
@@ -119,6 +120,8 @@ class Shelf:
         Returns:
             As `put_in_order`.
         """
+        if is_own_folder:
+            remove_leftovers(self.folder)
         for one in self._expected:
             if (self.folder / one.name).exists():
                 self.confirm(self.folder / one.name)

@@ -104,6 +104,7 @@ class TensorBoardPlugin(Plugin):
     def load_checkpoint(self, context: TrainingContext) -> None:
         """Go on with the curves: cut off what was written behind the checkpoint, and begin a further event file."""
         self._has_graph = bool(self._state.get("has_graph"))
+        self._rates_step = int(self._state.get("rates_step", -1))
         folder = self._base_folder(context) / self._state.get("subfolder", "")
         cut_back(folder, self._state.get("sizes", {}))
         self._open(context, folder, first_step=context.global_step + 1)
@@ -181,8 +182,12 @@ class TensorBoardPlugin(Plugin):
         self._write_pending(self._file)
         self._file.flush()
         histograms = None if self._histograms is None else self._histograms.state_dict()
-        sizes = own_sizes(self._file.path.parent)
-        return self._state | {"sizes": sizes, "has_graph": self._has_graph, "histograms": histograms}
+        return self._state | {
+            "sizes": own_sizes(self._file.path.parent),
+            "has_graph": self._has_graph,
+            "rates_step": self._rates_step,
+            "histograms": histograms,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned; `load_checkpoint` follows."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from typing import TYPE_CHECKING, Final
+
+from bz.durable import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,13 +42,5 @@ def replace_file(path: Path, content: bytes) -> None:
         OSError: It was not written; what was there is untouched and nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(content)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bz.config.faults import describe_faults
+from bz.durable import remove_leftovers
 from bz.errors import ConfigError
 from bz.intervals import Interval, Schedule
 from bz.plugins import Plugin, hookimpl
@@ -114,6 +115,7 @@ class VisualizationPlugin(Plugin):
         """Delete what the run plotted after the checkpoint; only in a run folder, where all plots are its own."""
         folder = context.output_path(self._config.plot_dir)
         if context.run_dir is not None and folder.is_relative_to(context.run_dir.absolute()):
+            remove_leftovers(folder)
             delete_later_plots(folder, self._history.last_epoch or context.epoch)
 
     def end_epoch(self, context: TrainingContext) -> None:

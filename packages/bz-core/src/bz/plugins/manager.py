@@ -66,6 +66,7 @@ class PluginManager:
         self._guard = Guard(strict=strict, quarantine=self._quarantine)
         self._hooks: dict[str, GuardedHook] = {}
         self._carried_states: dict[str, Any] = {}
+        self._without_state: set[str] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -156,7 +157,7 @@ class PluginManager:
         return tuple(name for name, entry in self._entries.items() if entry.is_required and name in failed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return name to state; a state that cannot be had is left out with a warning.
+        """Return name to state; a state that cannot be had is left out, with one warning.
 
         States of plugins that were in a loaded checkpoint and are not here are carried on.
         """
@@ -166,8 +167,13 @@ class PluginManager:
                 with isolated(entry.name, "cannot give its state"):
                     states[entry.name] = entry.plugin.state_dict()  # type: ignore[attr-defined]  # _stateful looked
             except PluginError as error:
-                logger.warning("%s; the checkpoint is written without it", error, exc_info=error)
+                self._warn_once(entry.name, error)
         return states
+
+    def _warn_once(self, plugin: str, error: PluginError) -> None:
+        if plugin not in self._without_state:
+            self._without_state.add(plugin)
+            logger.warning("%s; checkpoints are written without it", error, exc_info=error)
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Give each plugin its state; one that cannot take it starts afresh, with a warning."""

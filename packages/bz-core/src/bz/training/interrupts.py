@@ -57,8 +57,18 @@ class Interrupts:
             self._put_back()
             signal.raise_signal(number)
             return
+        self._silence_dying_workers()
         self.received = signal.Signals(number)
         self._on_signal(self.received)
+
+    def _silence_dying_workers(self) -> None:
+        """Keep torch from raising, anywhere in the program, when the same signal has ended a loader's workers."""
+        if hasattr(signal, "SIGCHLD") and callable(signal.getsignal(signal.SIGCHLD)):
+            self._former[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _take_note_of_nothing)
+
+
+def _take_note_of_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Handle a signal that nobody has to hear of."""
 
 
 def _is_free(number: signal.Signals) -> bool:

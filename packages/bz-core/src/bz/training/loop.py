@@ -57,6 +57,10 @@ class _Loop:
     step: Step
     metrics: MetricSet
 
+    def must_stop(self) -> bool:
+        """Whether a stop takes effect here; also when the batches have ended because of what asked for it."""
+        return self.progress.stop is not None and self.progress.stop.when == "batch"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingLoop(_Loop):
@@ -115,8 +119,8 @@ class TrainingLoop(_Loop):
             if progress.checkpoint_requests or watches_batches:
                 self.checkpoints.after_batch()
             if progress.stop is not None and progress.stop.when == "batch":
-                return False
-        return True
+                break
+        return not self.must_stop()
 
     def _skip(self, loss: torch.Tensor) -> None:
         """Leave the weights, the losses and the metrics as they are."""
@@ -153,8 +157,8 @@ class ValidationLoop(_Loop):
                 on_end(context)
             progress.batch = progress.outputs = None
             if progress.stop is not None and progress.stop.when == "batch":
-                return False
-        return True
+                break
+        return not self.must_stop()
 
 
 def _target_device(context: TrainingContext) -> torch.device | None:

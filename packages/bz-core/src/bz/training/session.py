@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from bz.context import TrainingContext
+from bz.durable import remove_leftovers
 from bz.errors import TrainingError
 from bz.lock import FolderLock, hold
 from bz.progress import LossTotal, Progress, Status
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LONG_RUN_SECONDS: Final = 60.0
+SIGNAL_SECONDS: Final = 0.2
+"""How long a signal to a process group takes to reach all of its processes, and more."""
 LARGE_SHARE: Final = 0.1
 
 
@@ -136,6 +140,8 @@ class Session:
             Exception: Whatever the user's code raised, after `end_training_session`.
         """
         with self._locked_folder() as self._lock, self._interrupts:
+            if self._context.run_dir is not None:
+                remove_leftovers(self._context.run_dir)
             found = self._find(resume) if resume is not None else None
             self._checkpoints.set_aside_newer(*_position(found))
             try:
@@ -235,11 +241,9 @@ class Session:
     def _unless_interrupted(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield the batches; when a signal to the process group has ended the loader's workers, no more follow."""
         try:
-            for batch in batches:
-                yield batch
-                if self._lock is not None:
-                    self._lock.note(self._progress.epoch, self._progress.global_step)
+            yield from batches
         except RuntimeError:
+            time.sleep(SIGNAL_SECONDS)  # the workers may have died of it before it came here
             if self._interrupts.received is None:
                 raise
 
@@ -287,8 +291,8 @@ class Session:
             scheduler.step()
 
     def _stop_for_signal(self, number: signal.Signals) -> None:
-        logger.warning("%s received: stopping after this batch; a second one ends at once", number.name)
         self._context.request_stop(f"{number.name} received", when="batch")
+        logger.warning("%s received: stopping after this batch; a second one ends at once", number.name)
 
     def _fire(self, hook: str) -> None:
         self._hooks[hook](self._context)
