@@ -160,6 +160,7 @@ class RunFacts:
         run_dir: Folder of the run, or None in a script that named none.
         settings: Resolved settings without secrets; empty in a script.
         redact: Takes the secrets of the settings out of a text.
+        provenance: What the run is made with: `versions`, and of `bz train` also `git` and `script_sha256`.
         rank: Number of this process among `world_size`.
         world_size: Number of processes that train together.
         started_at: When the session began, with time zone.
@@ -173,6 +174,7 @@ class RunFacts:
     run_dir: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     redact: Callable[[str], str] = str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     rank: int = 0
     world_size: int = 1
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC).astimezone())

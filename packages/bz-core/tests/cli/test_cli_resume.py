@@ -73,7 +73,7 @@ def final_state(folder: Path) -> dict[str, Any]:
     """Return the newest state of a run, without what is about the process."""
     newest = max((folder / "state").glob("epoch_*.pth"), key=lambda path: int(path.stem.rpartition("_")[2]))
     state = read_checkpoint(newest)
-    for key in ("settings", "versions", "extra"):
+    for key in ("settings", "provenance", "extra"):
         del state["bz"][key]
     return state
 

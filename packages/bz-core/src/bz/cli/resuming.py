@@ -191,7 +191,7 @@ def _record_of(found: "FoundCheckpoint") -> dict[str, Any]:
     return {
         "settings": settings,
         "seed": settings.get("training", {}).get("seed"),
-        "versions": own.get("versions", {}),
+        **own.get("provenance", {}),
     }
 
 

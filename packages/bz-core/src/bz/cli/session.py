@@ -185,6 +185,7 @@ def _run(trainer: "Trainer", plan: _Plan, folder: "RunFolder", script: Path, res
             run_dir=folder.path,
             record=record,
             redact=output.redacted,
+            provenance=_provenance(folder),
             resume=found,
         )
     except KeyboardInterrupt:
@@ -194,3 +195,11 @@ def _run(trainer: "Trainer", plan: _Plan, folder: "RunFolder", script: Path, res
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's code raised
         return close_failed(error, trainer.result, folder, script)
     return close(result, folder, is_reported=_REPORTING_PLUGIN in plan.manager.names)
+
+
+def _provenance(folder: "RunFolder") -> dict[str, Any]:
+    """Return what the record of the run says it is made with, so that a checkpoint alone knows it."""
+    from bz.records import read_record
+
+    record = read_record(folder.path)
+    return {key: record[key] for key in ("versions", "git", "script_sha256") if key in record}

@@ -19,7 +19,7 @@ KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 LONG_ENOUGH: Final = "the rehearsal is long enough"
 """Why a rehearsal was stopped."""
 
-_NO_PART_OF_IT: Final = frozenset({"bz/settings", "bz/versions", "bz/extra", "bz/plugins"})
+_NO_PART_OF_IT: Final = frozenset({"bz/settings", "bz/provenance", "bz/extra", "bz/plugins"})
 """About the process, or about what plugins have written, which may hold times; neither decides the next step."""
 
 _FIRST: Final = ("model_state_dict", "optimizer_state_dict", "lr_scheduler", "grad_scaler", "history", "losses")

@@ -57,6 +57,7 @@ class Session:
         run_dir: Folder of the run, or None.
         record: Resolved settings without secrets.
         redact: Takes the secrets out of a text.
+        provenance: What the run is made with.
 
     Attributes:
         result: Set at the end, however it ended; None if the session never started.
@@ -75,6 +76,7 @@ class Session:
         run_dir: Path | None,
         record: Mapping[str, Any],
         redact: Callable[[str], str],
+        provenance: Mapping[str, Any],
     ) -> None:
         self.result: TrainingResult | None = None
         self._lock: FolderLock | None = None
@@ -82,7 +84,13 @@ class Session:
         self._epochs = settings.epochs
         self._plugins = plugins
         device = resolve_device(settings.device)
-        facts = replace(gather_facts(spec, settings, device), run_dir=run_dir, settings=record, redact=redact)
+        facts = replace(
+            gather_facts(spec, settings, device),
+            run_dir=run_dir,
+            settings=record,
+            redact=redact,
+            provenance=provenance,
+        )
         check_metrics(spec.metrics or {})
         self._metrics = {phase: MetricSet(spec.metrics or {}, device) for phase in ("training", "validation")}
         self._progress = Progress(self._metrics["training"], self._metrics["validation"])

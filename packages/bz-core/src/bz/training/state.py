@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -85,7 +84,7 @@ class RunState:
                 "lr_scheduler": _state_of(self.spec.lr_scheduler),
                 "grad_scaler": _state_of(self.precision.scaler),
                 "settings": to_plain(self.facts.settings, or_text=True),
-                "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+                "provenance": to_plain(self.facts.provenance, or_text=True),
                 "extra": to_plain(extra or {}, or_text=True),
                 **moment,
             },

@@ -25,6 +25,7 @@ from bz.config.faults import describe_faults
 from bz.config.models import TrainingSettings
 from bz.errors import ConfigError
 from bz.plugins.manager import PluginManager
+from bz.provenance import versions
 from bz.spec import Metric, Scheduler, TrainingSpec
 from bz.training.seeding import seed_everything
 from bz.training.session import Session
@@ -164,6 +165,7 @@ class Trainer:
         resume: str | Path | FoundCheckpoint | None = None,
         record: Mapping[str, Any] | None = None,
         redact: Callable[[str], str] = str,
+        provenance: Mapping[str, Any] | None = None,
     ) -> TrainingResult:
         """Train what `spec` describes; an interrupted run returns too, with `result.signal`.
 
@@ -174,6 +176,7 @@ class Trainer:
             resume: As in `train`, or a checkpoint that was read already.
             record: Resolved settings without secrets, for plugins and checkpoints.
             redact: Takes the secrets of the settings out of a text, for what plugins say of an error.
+            provenance: What the run is made with, for checkpoints; by default the versions of bz, Python and torch.
 
         Raises:
             ConfigError, CheckpointError, Exception: As in `train`.
@@ -181,7 +184,15 @@ class Trainer:
         for plugin in spec.plugins:
             self.add_plugin(plugin)
         folder = Path(run_dir) if run_dir is not None else None
-        session = Session(spec, settings, self.plugins, run_dir=folder, record=record or {}, redact=redact)
+        session = Session(
+            spec,
+            settings,
+            self.plugins,
+            run_dir=folder,
+            record=record or {},
+            redact=redact,
+            provenance=provenance or {"versions": versions()},
+        )
         try:
             return session.run(Path(resume) if isinstance(resume, str) else resume)
         finally:
