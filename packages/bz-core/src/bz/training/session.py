@@ -249,7 +249,10 @@ class Session:
     def _unless_interrupted(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield the batches; when a signal to the process group has ended the loader's workers, no more follow."""
         try:
-            yield from batches
+            for batch in batches:
+                yield batch
+                if self._lock is not None:
+                    self._lock.note(self._progress.epoch, self._progress.global_step)
         except RuntimeError:
             time.sleep(SIGNAL_SECONDS)  # the workers may have died of it before it came here
             if self._interrupts.received is None:
