@@ -31,6 +31,7 @@ KNOWN_PLUGINS: Final = (
     KnownPlugin("checkpoint", "SmartCheckpointPlugin", "bz-plugin-checkpoint"),
     KnownPlugin("visualization", "VisualizationPlugin", "bz-plugin-visualization"),
     KnownPlugin("tensorboard", "TensorBoardPlugin", "bz-plugin-tensorboard"),
+    KnownPlugin("early_stopping", "EarlyStoppingPlugin", "bz-plugin-early-stopping"),
 )
 
 
