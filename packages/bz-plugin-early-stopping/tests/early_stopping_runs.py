@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from bz.plugins import Plugin
 from bz.spec import StepResult, TrainingSpec
 from bz.testing import tiny_spec, train
 
@@ -48,12 +49,12 @@ def run(values: Sequence[float], *plugins: object, **options: Any) -> tuple[Trai
     return train(spec, *plugins, epochs=len(values), **{"strict_plugins": True, **options}), spec
 
 
-def weights(spec: TrainingSpec) -> list[Any]:
-    """Return the weights as plain numbers."""
-    return [value.tolist() for value in spec.model.state_dict().values()]
+def weights(owner: Any) -> list[Any]:
+    """Return the weights of the model of a spec or a context as plain numbers."""
+    return [value.tolist() for value in owner.model.state_dict().values()]
 
 
-class Weights:
+class Weights(Plugin):
     """A plugin that notes the weights at the end of each epoch, before they may be put back."""
 
     def __init__(self) -> None:

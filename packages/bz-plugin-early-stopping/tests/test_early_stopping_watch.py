@@ -39,7 +39,7 @@ def watched(values: list[float], monitor: str = "validation_loss", **changes: An
 
 
 def as_in_keras(values: list[float], *, patience: int, min_delta: float, is_higher: bool) -> int | None:
-    """Return after which epoch `keras.callbacks.EarlyStopping` and Lightning's stop; written down from their sources."""
+    """Return after which epoch Keras and Lightning stop, by the rule that both document."""
     best, wait = -math.inf if is_higher else math.inf, 0
     for number, value in enumerate(values, 1):
         wait += 1
@@ -57,14 +57,21 @@ def as_in_keras(values: list[float], *, patience: int, min_delta: float, is_high
     st.booleans(),
 )
 def test_patience_and_min_delta_are_those_of_keras_and_lightning(
-    values: list[float], patience: int, min_delta: float, is_higher: bool
+    values: list[float],
+    patience: int,
+    min_delta: float,
+    is_higher: bool,  # noqa: FBT001 - drawn by hypothesis
 ) -> None:
     stopped, _ = watched(values, patience=patience, min_delta=min_delta, is_higher_better=is_higher)
     assert stopped == as_in_keras(values, patience=patience, min_delta=min_delta, is_higher=is_higher)
 
 
 @given(VALUES, st.booleans(), st.sampled_from([None, 0.2]))
-def test_best_is_a_finite_value_that_no_other_beats(values: list[float], is_higher: bool, goal: float | None) -> None:
+def test_best_is_a_finite_value_that_no_other_beats(
+    values: list[float],
+    is_higher: bool,  # noqa: FBT001 - drawn by hypothesis
+    goal: float | None,
+) -> None:
     _, watch = watched(values, patience=99, is_higher_better=is_higher, stopping_threshold=goal)
     seen = values[: watch.last.epoch] if watch.last else []
     finite = [value for value in seen if math.isfinite(value)]
@@ -74,7 +81,11 @@ def test_best_is_a_finite_value_that_no_other_beats(values: list[float], is_high
 
 @given(VALUES, st.integers(1, 4), st.sampled_from([0.0, 0.1]), st.integers(0, 30), st.booleans())
 def test_watch_that_is_saved_and_restored_after_each_value_comes_to_the_same(
-    values: list[float], patience: int, min_delta: float, min_epochs: int, check_finite: bool
+    values: list[float],
+    patience: int,
+    min_delta: float,
+    min_epochs: int,
+    check_finite: bool,  # noqa: FBT001 - drawn by hypothesis
 ) -> None:
     settings: dict[str, Any] = {
         "patience": patience, "min_delta": min_delta, "min_epochs": min_epochs, "check_finite": check_finite
@@ -112,20 +123,26 @@ def test_watch_that_is_saved_and_restored_after_each_value_comes_to_the_same(
         (
             [0.5, 3.25],
             {"divergence_threshold": 3.0},
-            "validation_loss is 3.25 in epoch 2, step 20, which is above the divergence threshold 3; "
-            "best 0.5 in epoch 1, step 10",
+            (
+                "validation_loss is 3.25 in epoch 2, step 20, which is above the divergence threshold 3; "
+                "best 0.5 in epoch 1, step 10"
+            ),
         ),
         (
             [0.5, math.inf],
             {"divergence_threshold": 3.0},
-            "validation_loss is inf in epoch 2, step 20, which is above the divergence threshold 3; "
-            "best 0.5 in epoch 1, step 10",
+            (
+                "validation_loss is inf in epoch 2, step 20, which is above the divergence threshold 3; "
+                "best 0.5 in epoch 1, step 10"
+            ),
         ),
         (
             [0.5, 0.1],
             {"divergence_threshold": 0.2, "is_higher_better": True},
-            "validation_loss is 0.1 in epoch 2, step 20, which is below the divergence threshold 0.2; "
-            "best 0.5 in epoch 1, step 10",
+            (
+                "validation_loss is 0.1 in epoch 2, step 20, which is below the divergence threshold 0.2; "
+                "best 0.5 in epoch 1, step 10"
+            ),
         ),
         (
             [0.5, 0.25],
@@ -183,7 +200,10 @@ def test_small_steps_add_up_to_an_improvement() -> None:
         ("validation_error_score", None),
     ],
 )
-def test_direction_is_taken_from_the_name_unless_it_says_nothing_or_both(monitor: str, expected: bool | None) -> None:
+def test_direction_is_taken_from_the_name_unless_it_says_nothing_or_both(
+    monitor: str,
+    expected: bool | None,  # noqa: FBT001 - an expected value
+) -> None:
     assert is_higher_better(monitor) is expected
 
 
