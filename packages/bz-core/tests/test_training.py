@@ -123,6 +123,7 @@ def test_metrics_are_computed_for_training_and_validation_apart() -> None:
     result = train(tiny_spec(metrics={"accuracy": metric}), epochs=2)
     assert sorted(result.history[0]) == [
         "epoch",
+        "global_step",
         "training_accuracy",
         "training_loss",
         "validation_accuracy",

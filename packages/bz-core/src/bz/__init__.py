@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bz.errors import BzError, CheckpointError, ConfigError, PluginError, ScriptError, TrainingError
     from bz.hookspecs import hookimpl
     from bz.plugins.base import Plugin
-    from bz.spec import StepResult, TrainingSpec
+    from bz.spec import LRSchedule, StepResult, TrainingSpec
     from bz.training.result import TrainingResult
     from bz.training.trainer import Trainer
 
@@ -21,6 +21,7 @@ __all__ = [
     "BzError",
     "CheckpointError",
     "ConfigError",
+    "LRSchedule",
     "Plugin",
     "PluginError",
     "ScriptError",
@@ -37,6 +38,7 @@ _MODULES: Final = {
     "BzError": "bz.errors",
     "CheckpointError": "bz.errors",
     "ConfigError": "bz.errors",
+    "LRSchedule": "bz.spec",
     "Plugin": "bz.plugins.base",
     "PluginError": "bz.errors",
     "ScriptError": "bz.errors",

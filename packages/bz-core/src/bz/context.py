@@ -6,21 +6,31 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from bz.errors import describe_error
+from bz.errors import TrainingError, describe_error
 from bz.progress import CheckpointRequest, StopRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime
 
     import torch
 
     from bz.progress import PluginUsage, Progress, RunFacts, Status, StopPoint
-    from bz.spec import Scheduler, TrainingSpec
+    from bz.spec import TrainingSpec
+
+
+class ManualOptimization(Protocol):
+    """What a step that optimizes by itself may use."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of `loss`, scaled as the precision asks."""
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradients of the optimizer's parameters, and step it."""
 
 
 class TrainingContext:
@@ -30,7 +40,7 @@ class TrainingContext:
     device, the number is then kept until the next batch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a context shows and what it asks, each given once
         self,
         spec: TrainingSpec,
         facts: RunFacts,
@@ -38,6 +48,7 @@ class TrainingContext:
         *,
         collect_state: Callable[[], dict[str, Any]],
         collect_usage: Callable[[float], tuple[PluginUsage, ...]],
+        optimization: ManualOptimization | None = None,
     ) -> None:
         self.extra: dict[str, Any] = {}
         self.hyperparameters: dict[str, Any] = dict(spec.hyperparameters)
@@ -46,7 +57,7 @@ class TrainingContext:
         self._progress = progress
         self._collect_state = collect_state
         self._collect_usage = collect_usage
-        self._started = time.perf_counter()
+        self._optimization = optimization
 
     @property
     def model(self) -> torch.nn.Module:
@@ -54,9 +65,24 @@ class TrainingContext:
         return self._spec.model
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer over the parameters of `model`."""
+    def optimizer(self) -> Any:
+        """The optimizer over the parameters of `model`; a mapping if there are several."""
         return self._spec.optimizer
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Name to learning rate: `lr`, with several parameter groups `group_0` and so on.
+
+        With several optimizers the name is that of the optimizer, or `generator_0` and so on.
+        """
+        optimizer = self._spec.optimizer
+        named = optimizer if isinstance(optimizer, Mapping) else {"": optimizer}
+        return {
+            _rate_name(name, index, len(one.param_groups)): float(group["lr"])
+            for name, one in named.items()
+            for index, group in enumerate(one.param_groups)
+            if "lr" in group
+        }
 
     @property
     def loss_fn(self) -> Callable[..., torch.Tensor] | None:
@@ -64,8 +90,8 @@ class TrainingContext:
         return self._spec.loss_fn
 
     @property
-    def lr_scheduler(self) -> Scheduler | None:
-        """The learning rate scheduler, if any."""
+    def lr_scheduler(self) -> Any:
+        """The learning rate scheduler as the script gave it: one, a `bz.LRSchedule`, a list, or None."""
         return self._spec.lr_scheduler
 
     @property
@@ -74,9 +100,14 @@ class TrainingContext:
         return self._facts.device
 
     @property
-    def epochs(self) -> int:
-        """Planned number of epochs."""
+    def epochs(self) -> int | None:
+        """Planned number of epochs; None when only `max_time`, or `max_steps` of unknown length, ends the run."""
         return self._facts.epochs
+
+    @property
+    def max_steps(self) -> int | None:
+        """Optimizer steps after which the run is complete, if that is set."""
+        return self._facts.max_steps
 
     @property
     def training_batches(self) -> int | None:
@@ -126,7 +157,7 @@ class TrainingContext:
     @property
     def elapsed_seconds(self) -> float:
         """Time since the session began."""
-        return time.perf_counter() - self._started
+        return self._progress.seconds
 
     @property
     def epoch(self) -> int:
@@ -157,6 +188,20 @@ class TrainingContext:
     def loss(self) -> torch.Tensor | None:
         """The detached loss of the last batch, a 0-d tensor on `device`; `float()` waits for the device."""
         return self._progress.loss
+
+    @property
+    def grad_norm(self) -> torch.Tensor | None:
+        """Total 2-norm of the gradients, a 0-d tensor on `device`; reading it does not wait.
+
+        With `clip_grad_norm` that of the last step, before it was clipped; else that of the gradients
+        as they are now. None where there are none.
+        """
+        if self._progress.grad_norm is not None:
+            return self._progress.grad_norm
+        from torch.nn.utils import get_total_norm
+
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return get_total_norm(gradients) if gradients else None
 
     @property
     def training_loss_total(self) -> float:
@@ -216,8 +261,8 @@ class TrainingContext:
 
     @property
     def stop_reason(self) -> str | None:
-        """The reason of the first stop that was asked for, if any."""
-        return self._progress.stop.reason if self._progress.stop else None
+        """The reason of the first stop that was asked for, or the limit that was reached, if any."""
+        return self._progress.stop.reason if self._progress.stop else self._progress.limit
 
     @property
     def checkpoint_path(self) -> Path | None:
@@ -233,6 +278,30 @@ class TrainingContext:
     def should_stop_training(self) -> bool:
         """Whether somebody asked for a stop."""
         return self._progress.stop is not None
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of `loss`, scaled as the precision asks; for a step that optimizes by itself.
+
+        Raises:
+            TrainingError: If bz steps the optimizer in this run.
+        """
+        self._manual().backward(loss)
+
+    def step_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip as the settings say and step; for a step that optimizes by itself. Gradients stay as they are.
+
+        Raises:
+            TrainingError: If bz steps the optimizer in this run.
+        """
+        self._manual().step(optimizer)
+
+    def _manual(self) -> ManualOptimization:
+        if self._optimization is None:
+            raise TrainingError(
+                "bz itself computes the gradients and steps the optimizer; "
+                "set manual_optimization = True in the script where the training_step does that."
+            )
+        return self._optimization
 
     def request_stop(self, reason: str, when: StopPoint = "epoch") -> None:
         """End the run after the epoch, or after the batch, that is under way.
@@ -285,3 +354,9 @@ class TrainingContext:
     def plugin_usage(self) -> tuple[PluginUsage, ...]:
         """Return what each plugin cost so far, in the order in which they run."""
         return self._collect_usage(self.elapsed_seconds)
+
+
+def _rate_name(optimizer: str, group_index: int, num_groups: int) -> str:
+    if num_groups == 1:
+        return optimizer or "lr"
+    return f"{optimizer or 'group'}_{group_index}"

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pluggy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bz.context import TrainingContext
 
 PROJECT: Final = "bz"
@@ -132,6 +134,25 @@ class StepHooks:
         """Return the loss of one validation batch, as `training_step` does; gradients are off."""
 
 
+class WeightHooks:
+    """Which weights the model is validated with; the first implementation that returns some wins.
+
+    Guarded as notifications are: one that raises is reported, and the model is validated as it is.
+    """
+
+    @hookspec(firstresult=True)
+    def evaluation_weights(self, context: TrainingContext) -> Mapping[str, Any] | None:
+        """Return weights by the names of `model.state_dict()`, or None for those that were trained.
+
+        Asked before each validation. The tensors are copied into the model before
+        `start_validation_loop`, and the trained weights are put back after the last hook of the
+        validation, however it ends. A plugin that keeps the same tensors under the key
+        `evaluation_weights` of its `state_dict` makes them known to `bz validate`, `bz predict`
+        and `bz export`.
+        """
+
+
 LIFECYCLE_HOOKS: Final = tuple(name for name in vars(LifecycleHooks) if not name.startswith("_"))
 STEP_HOOKS: Final = tuple(name for name in vars(StepHooks) if not name.startswith("_"))
+WEIGHT_HOOKS: Final = tuple(name for name in vars(WeightHooks) if not name.startswith("_"))
 BATCH_HOOKS: Final = tuple(name for name in LIFECYCLE_HOOKS if name.endswith("_batch"))

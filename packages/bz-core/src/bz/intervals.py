@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ _FORM: Final = f"({_COUNTED}|{_TIMED})"
 _REQUIREMENT: Final = (
     'must be above 0 and written as "5 epochs", "200 steps" or "10 min" (also s and h); a bare number means epochs'
 )
+_TIME_REQUIREMENT: Final = 'must be above 0 and written as "30 s", "10 min" or "8 h"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Interval:
             raise ValueError(f"An interval {_REQUIREMENT}, got {str(self)!r}.")
 
     @classmethod
-    def parse(cls, value: object) -> Interval:
+    def parse(cls, value: object) -> Self:
         """Return the interval that a text or number in the settings means.
 
         Raises:
@@ -70,9 +71,9 @@ class Interval:
         return interval
 
     @classmethod
-    def _read(cls, value: object) -> Interval | None:
+    def _read(cls, value: object) -> Self | None:
         if isinstance(value, Interval):
-            return value
+            return cls(value.count, value.unit)
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = f"{value:.0f}" if value % 1 == 0 else ""
         if not isinstance(value, str) or re.fullmatch(_FORM, value) is None:
@@ -90,6 +91,16 @@ class Interval:
         """Whether it can be over in the middle of an epoch: any unit but epochs."""
         return self.unit != "epochs"
 
+    def check_counted(self) -> Self:
+        """Return the interval itself.
+
+        Raises:
+            ValueError: If it is a time, which is never the same twice; epochs and steps are.
+        """
+        if self.seconds is not None:
+            raise ValueError('must be a number of epochs or steps, as in "1 epoch" or "200 steps"')
+        return self
+
     def __str__(self) -> str:
         """Return the form that `parse` reads."""
         number = f"{self.count:.9f}".rstrip("0").rstrip(".")
@@ -105,7 +116,7 @@ class Interval:
         )
 
     @classmethod
-    def _validate(cls, value: object) -> Interval:
+    def _validate(cls, value: object) -> Self:
         interval = cls._read(value)
         if interval is None:
             raise ValueError(_REQUIREMENT)
@@ -121,6 +132,29 @@ class Interval:
             ],
             "examples": ["5 epochs", "200 steps", "10 min"],
         }
+
+
+class Duration(Interval):
+    """An interval that is a time: `"30 s"`, `"10 min"`, `"8 h"`."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        Interval.__post_init__(self)
+        if self.seconds is None:
+            raise ValueError(f"A time {_TIME_REQUIREMENT}, got {str(self)!r}.")
+
+    @classmethod
+    def _validate(cls, value: object) -> Self:
+        try:
+            return super()._validate(value)
+        except ValueError as error:
+            raise ValueError(_TIME_REQUIREMENT) from error
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe the text with its unit."""
+        return {"type": "string", "pattern": f"^{_TIMED}$", "examples": ["30 s", "10 min", "8 h"]}
 
 
 class Position(Protocol):

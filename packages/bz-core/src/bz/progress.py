@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -126,25 +127,39 @@ class LossTotal:
 
 @dataclass(slots=True)
 class Progress:
-    """Where the run is; written by the trainer alone."""
+    """Where the run is; written by the trainer alone.
+
+    `limit` says which limit of the settings was reached, `started` is when this session began on
+    the clock of `time.perf_counter`, `seconds_before` is the length of all sessions before it.
+    """
 
     training_metrics: MetricValues
     validation_metrics: MetricValues
     epoch: int = 0
+    epochs_done: int = 0
     global_step: int = 0
     batch_index: int = 0
     batches_done: int = 0
     batch: Any = None
     outputs: Any = None
     loss: torch.Tensor | None = None
+    grad_norm: torch.Tensor | None = None
     training_loss: LossTotal = field(default_factory=LossTotal)
     validation_loss: LossTotal = field(default_factory=LossTotal)
     status: Status = "running"
     error: BaseException | None = None
     stop: StopRequest | None = None
+    limit: str | None = None
+    started: float = field(default_factory=time.perf_counter)
+    seconds_before: float = 0.0
     checkpoint_path: Path | None = None
     checkpoint_requests: list[CheckpointRequest] = field(default_factory=list)
     resumed_from: Path | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Length of this session."""
+        return time.perf_counter() - self.started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +168,8 @@ class RunFacts:
 
     Attributes:
         device: Where the model and the batches are.
-        epochs: Planned number of epochs.
+        epochs: Planned number of epochs, or None when only a time, or steps of unknown number per epoch, end the run.
+        max_steps: Optimizer steps after which the run is complete, if that is set.
         training_batches: Batches of one training loop, or None when the loader has no length.
         validation_batches: The same for validation; None also without validation.
         batch_size: Samples in a full training batch, or None when the loader does not say.
@@ -167,7 +183,8 @@ class RunFacts:
     """
 
     device: torch.device
-    epochs: int
+    epochs: int | None
+    max_steps: int | None = None
     training_batches: int | None = None
     validation_batches: int | None = None
     batch_size: int | None = None

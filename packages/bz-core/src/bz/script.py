@@ -21,7 +21,15 @@ from bz.errors import ScriptError, suggestion
 from bz.spec import TrainingSpec
 
 _REQUIRED = ("model", "loss_fn", "optimizer", "training_loader")
-_OPTIONAL = ("validation_loader", "metrics", "lr_scheduler", "plugins", "training_step", "validation_step")
+_OPTIONAL = (
+    "validation_loader",
+    "metrics",
+    "lr_scheduler",
+    "plugins",
+    "training_step",
+    "validation_step",
+    "manual_optimization",
+)
 # Names that other projects give to what a script has to define here.
 _SYNONYMS = {
     "criterion": "loss_fn",

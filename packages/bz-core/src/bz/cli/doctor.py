@@ -119,7 +119,7 @@ def _with_epochs(config: Path | None, overrides: list[str]) -> list[str]:
     settings = load_config(find_settings(config), overrides)
     if any(override.startswith("training.epochs=") for override in overrides):
         return overrides
-    return [*overrides, f"training.epochs={min(settings.training.epochs, MAX_EPOCHS)}"]
+    return [*overrides, f"training.epochs={min(settings.training.epoch_limit or MAX_EPOCHS, MAX_EPOCHS)}"]
 
 
 def _print_verdict(verdict: "Verdict") -> None:

@@ -118,7 +118,7 @@ def _inspect(written: dict[str, Any], settings: Mapping[str, Any] | None) -> Ins
 
 
 def _describe(loaded: Any, name: str, settings: Mapping[str, Any] | None, import_seconds: float) -> Inspection:
-    from bz.hookspecs import LIFECYCLE_HOOKS, STEP_HOOKS
+    from bz.hookspecs import LIFECYCLE_HOOKS, STEP_HOOKS, WEIGHT_HOOKS
     from bz.plugins.registration import check_plugin, hook_methods
     from bz.plugins.settings import describe_settings
 
@@ -131,7 +131,7 @@ def _describe(loaded: Any, name: str, settings: Mapping[str, Any] | None, import
         import_seconds=import_seconds,
         problems=list(_problems(instance, model, implemented)),
         description=_first_line(loaded),
-        hooks=[hook for hook in (*LIFECYCLE_HOOKS, *STEP_HOOKS) if hook in implemented],
+        hooks=[hook for hook in (*LIFECYCLE_HOOKS, *STEP_HOOKS, *WEIGHT_HOOKS) if hook in implemented],
         settings=list(_rows(model)),
         schema=_schema(model),
         faults=[] if settings is None else list(_faults(loaded, name, settings)),

@@ -17,6 +17,7 @@ from bz.cli.wording import counted
 from bz.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from bz.config.models import TrainingSettings
     from bz.lock import Owner
     from bz.runs import RunFolder
     from bz.training.checkpoint import FoundCheckpoint
@@ -63,9 +64,18 @@ class Resumed:
         epoch: int = self.found.state["epoch"]
         return epoch if self.found.state["bz"]["batches_done"] is None else epoch - 1
 
-    def has_nothing_left(self, epochs: int) -> bool:
-        """Return whether a completed run has done these epochs already."""
-        return self.record.get("status") == "completed" and self.epochs_done >= epochs
+    def what_is_done(self, training: "TrainingSettings") -> str | None:
+        """Return which limit of the settings a completed run has reached already, and what to do; None if none."""
+        if self.found is None or self.record.get("status") != "completed":
+            return None
+        steps, seconds = self.found.state["bz"]["global_step"], self.found.state["bz"]["seconds"]
+        if training.epoch_limit is not None and self.epochs_done >= training.epoch_limit:
+            return f"has done all {counted(self.epochs_done, 'epoch')}; give --epochs a larger number to go on"
+        if training.max_steps is not None and steps >= training.max_steps:
+            return f"has done all {counted(steps, 'step')}; give --max-steps a larger number to go on"
+        if training.max_time is not None and seconds >= (training.max_time.seconds or 0):
+            return f"has trained for {training.max_time}; give --max-time a longer time to go on"
+        return None
 
     def sentence(self) -> str:
         """Return from where the run goes on, and what is repeated as far as that is known."""

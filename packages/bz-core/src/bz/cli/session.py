@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bz.cli import output, wording
+from bz.cli import output
 from bz.cli.closing import Outcome, close, close_failed, finish, report_script
 from bz.cli.differences import differences
 from bz.cli.finding import resume_command
@@ -86,8 +86,9 @@ def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: Ex
     from bz.training.trainer import Trainer
 
     path, settings = load_settings(request)
-    if resumed is not None and resumed.has_nothing_left(settings.training.epochs):
-        return _say_nothing_is_left(resumed)
+    done = resumed.what_is_done(settings.training) if resumed is not None else None
+    if resumed is not None and done is not None:
+        return _say_nothing_is_left(resumed, done)
     try:
         plan = _prepare(request, path, settings, resumed)
     except ScriptError as error:
@@ -103,10 +104,9 @@ def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: Ex
     return _run(Trainer(plan.manager), plan, folder, request.script_path, resumed)
 
 
-def _say_nothing_is_left(resumed: Resumed) -> Outcome:
+def _say_nothing_is_left(resumed: Resumed, done: str) -> Outcome:
     assert resumed.folder is not None
-    done = wording.counted(resumed.epochs_done, "epoch")
-    output.say(f"Run {resumed.folder.name} has done all {done}; give --epochs a larger number to go on.")
+    output.say(f"Run {resumed.folder.name} {done}.")
     return Outcome(exit_code=0, record={**resumed.record, "run_dir": str(resumed.folder.path)})
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from types import MappingProxyType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 
@@ -55,6 +55,8 @@ _REQUIREMENTS = MappingProxyType(
 )
 _OWN_WORDS = frozenset({"assertion_error", "value_error"})  # raised by a validator, which says it all
 _MAX_TEXT_LENGTH = 200
+_MANY = 12
+"""So many accepted keys are no help beside the close match."""
 
 
 def describe_faults(
@@ -71,6 +73,8 @@ def describe_faults(
     by_keys: dict[Keys, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         by_keys.setdefault(_real_keys(details, settings), []).append(details)
+    for keys in [keys for keys in by_keys if any(_is_inside(other, keys) for other in by_keys)]:
+        del by_keys[keys]  # the other members of a union, where one fits but for something in it
     return tuple(_fault(keys, details, model, tuple(prefix)) for keys, details in by_keys.items())
 
 
@@ -78,13 +82,19 @@ def _real_keys(details: ErrorDetails, settings: Any) -> Keys:
     """Return the location without the names of union members and validators that pydantic appends."""
     keys: list[str | int] = []
     current = settings
-    for key in details["loc"]:
+    for index, key in enumerate(details["loc"]):
         if _has(current, key):
             current = current[key]
+        elif isinstance(current, Mapping) and index < len(details["loc"]) - 1:
+            continue
         elif details["type"] != "missing" or not isinstance(current, Mapping | list | tuple):
             break
         keys.append(key)
     return tuple(keys)
+
+
+def _is_inside(keys: Keys, outer: Keys) -> bool:
+    return len(keys) > len(outer) and keys[: len(outer)] == outer
 
 
 def _has(value: Any, key: str | int) -> bool:
@@ -95,6 +105,9 @@ def _has(value: Any, key: str | int) -> bool:
 
 def _fault(keys: Keys, details: list[ErrorDetails], model: type[BaseModel], prefix: Keys) -> Fault:
     full = prefix + keys
+    own = [detail for detail in details if detail["type"] in _OWN_WORDS]
+    if own and isinstance(details[0]["input"], Mapping):
+        details = own  # what the other members of a union say of an object is of no use
     where = f"`{key_path(full)}`" if full else "the value"
     kinds = {detail["type"] for detail in details}
     if "extra_forbidden" in kinds:
@@ -146,10 +159,12 @@ def _accepted(model: type[BaseModel], keys: Keys) -> str:
         return "."
     word = str(keys[-1])
     names = [name for name in _field_names(owner) if not name.startswith("$")]
-    known = f"; accepted: {', '.join(sorted(names))}." if names else "; there are no keys to set."
     hint = suggestion(word, names)
     for path in _paths_to(word, owner):
         hint = f" Did you mean `{key_path((*keys[:-1], *path))}`?"
+    if hint and len(names) > _MANY:
+        return f".{hint}"
+    known = f"; accepted: {', '.join(sorted(names))}." if names else "; there are no keys to set."
     return known + hint
 
 
@@ -188,11 +203,10 @@ def _is_secret(annotation: Any) -> bool:
 
 
 def _as_model(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that a type such as `Model`, `Model | None` or `Annotated[Model, ...]` holds."""
+    """Return the model that a type such as `Model`, `Model | bool | None` or `Annotated[Model, ...]` holds."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) is Annotated:
         return _as_model(get_args(annotation)[0])
-    members = [member for member in get_args(annotation) if member is not type(None)]
-    is_optional = len(members) == 1 and len(get_args(annotation)) > 1
-    return _as_model(members[0]) if is_optional else None
+    models = [model for member in get_args(annotation) if (model := _as_model(member)) is not None]
+    return models[0] if len(models) == 1 and get_origin(annotation) in {Union, UnionType} else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypedDict
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, WithJsonSchema, model_validator
 
 from bz.config.redaction import redact
-from bz.intervals import Interval
+from bz.intervals import Duration, Interval
 
 _DEVICE_FORM = r"[a-z][a-z0-9_]*(:[0-9]{1,4})?"
 _MAX_COUNT = 1_000_000_000
@@ -25,6 +26,8 @@ Device = Annotated[
     str, AfterValidator(_check_device), WithJsonSchema({"type": "string", "pattern": f"^{_DEVICE_FORM}$"})
 ]
 
+CountedInterval = Annotated[Interval, AfterValidator(Interval.check_counted)]
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(
@@ -37,11 +40,57 @@ class _Settings(BaseModel):
     )
 
 
+class CompileSettings(_Settings):
+    """How the model is compiled; the arguments of `torch.compile`."""
+
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None
+    """What the compiler strives for; excludes `options`."""
+
+    fullgraph: bool = False
+    """Whether a model that cannot be compiled in one piece is an error."""
+
+    dynamic: bool | None = None
+    """Whether shapes may change from batch to batch; by default found out on the way."""
+
+    backend: str = "inductor"
+    """Name of the compiler."""
+
+    options: dict[str, str | int | float | bool] | None = None
+    """What is handed on to the compiler; excludes `mode`."""
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> Self:
+        if self.mode is not None and self.options is not None:
+            raise ValueError("must have `mode` or `options`, not both")
+        return self
+
+
 class TrainingSettings(_Settings):
     """How the training runs."""
 
-    epochs: int = Field(default=1, ge=1, le=_MAX_COUNT)
-    """Passes over the training data."""
+    epochs: int | None = Field(default=None, ge=1, le=_MAX_COUNT)
+    """Passes over the training data; by default 1, or as many as `max_steps` or `max_time` leave room for."""
+
+    max_steps: int | None = Field(default=None, ge=1, le=_MAX_COUNT)
+    """Optimizer steps after which the run is complete."""
+
+    max_time: Duration | None = None
+    """Training time after which the run is complete, as in "8 h"; that of all its sessions together."""
+
+    limit_train_batches: int | None = Field(default=None, ge=1, le=_MAX_COUNT)
+    """Training batches of an epoch; the others are left out."""
+
+    limit_validation_batches: int | None = Field(default=None, ge=0, le=_MAX_COUNT)
+    """Batches of a validation; 0 for no validation."""
+
+    overfit_batches: int | None = Field(default=None, ge=1, le=_MAX_COUNT)
+    """Trains and validates on that many training batches, always the same: a model that works learns them by heart."""
+
+    validation_interval: Literal[0] | Interval = Field(default="1 epoch", validate_default=True)
+    """How often the model is validated, as in 1, "200 steps" or "10 min"; a bare number means epochs, 0 never."""
+
+    validate_first: bool = False
+    """Whether the untrained model is validated before the first epoch."""
 
     device: Device = "auto"
     """Where the model is trained: "auto" takes the best there is; or "cpu", "cuda", "cuda:1", "mps", "xpu"."""
@@ -49,11 +98,32 @@ class TrainingSettings(_Settings):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of the forward pass; "bf16" and "fp16" use autocast, "fp16" with a gradient scaler."""
 
-    compile: bool = False
-    """Whether the model goes through `torch.compile`, which makes steps faster and the first one slow."""
+    tf32: bool | None = None
+    """Whether float32 products and convolutions on CUDA may be rounded to TensorFloat-32; null leaves that to torch."""
+
+    compile: bool | CompileSettings = False
+    """Whether the model goes through `torch.compile`, which makes steps faster and the first one slow; or how."""
+
+    accumulate_batches: int = Field(default=1, ge=1, le=_MAX_COUNT)
+    """Batches whose gradients make one optimizer step: that of one batch of all their samples."""
+
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+    """The largest norm of all gradients together; larger ones are scaled down."""
+
+    clip_grad_value: float | None = Field(default=None, gt=0)
+    """The largest absolute value of each number in the gradients; larger ones are cut off."""
+
+    scheduler_interval: CountedInterval = Field(default="1 epoch", validate_default=True)
+    """How often the learning rate scheduler is stepped, as in 1 (epoch) or "1 step"."""
+
+    scheduler_monitor: str | None = None
+    """What a `ReduceLROnPlateau` watches, such as "validation_accuracy"; by default the validation or training loss."""
 
     seed: int | None = Field(default=None, ge=0, le=_MAX_SEED)
     """Start of all random numbers, for runs that can be repeated; without one, each run draws its own."""
+
+    deterministic: bool = False
+    """Whether torch may use only algorithms that give the same numbers each time; those without one are an error."""
 
     checkpoint_interval: Literal[0] | Interval = Field(default="1 epoch", validate_default=True)
     """How often the run is saved, as in 1, "200 steps" or "10 min"; a bare number means epochs, 0 never."""
@@ -63,6 +133,46 @@ class TrainingSettings(_Settings):
 
     on_nonfinite: Literal["stop", "skip", "ignore"] = "stop"
     """What a NaN or infinite loss does: "stop" the run, "skip" the step (which waits for the device), or "ignore"."""
+
+    @model_validator(mode="after")
+    def _check_clipping(self) -> Self:
+        if self.clip_grad_norm is not None and self.clip_grad_value is not None:
+            raise ValueError("must have `clip_grad_norm` or `clip_grad_value`, not both")
+        return self
+
+    @property
+    def epoch_limit(self) -> int | None:
+        """The last epoch, or None if only `max_steps` or `max_time` ends the run."""
+        if self.epochs is None and self.max_steps is None and self.max_time is None:
+            return 1
+        return self.epochs
+
+
+class TrainingOptions(TypedDict, total=False):
+    """The fields of `TrainingSettings` as keyword arguments, with what a script may give for each."""
+
+    epochs: int | None
+    max_steps: int | None
+    max_time: str | None
+    limit_train_batches: int | None
+    limit_validation_batches: int | None
+    overfit_batches: int | None
+    validation_interval: int | str
+    validate_first: bool
+    device: Any
+    precision: str
+    tf32: bool | None
+    compile: bool | Mapping[str, Any]
+    accumulate_batches: int
+    clip_grad_norm: float | None
+    clip_grad_value: float | None
+    scheduler_interval: int | str
+    scheduler_monitor: str | None
+    seed: int | None
+    deterministic: bool
+    checkpoint_interval: int | str
+    async_checkpoint: bool
+    on_nonfinite: str
 
 
 class PluginSettings(_Settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from bz.errors import PluginError
-from bz.hookspecs import BATCH_HOOKS, LIFECYCLE_HOOKS, PROJECT, LifecycleHooks, StepHooks
+from bz.hookspecs import BATCH_HOOKS, LIFECYCLE_HOOKS, PROJECT, LifecycleHooks, StepHooks, WeightHooks
 from bz.plugins.guard import Guard, GuardedHook, Implementation, WatchedState, isolated
 from bz.plugins.registration import HOOK_PARAMETERS, check_plugin, hook_methods, misspelt_hooks
 from bz.progress import PluginUsage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bz.context import TrainingContext
 
 logger = logging.getLogger(__name__)
 
 LAST_HOOK = LIFECYCLE_HOOKS[-1]
+EVALUATION_WEIGHTS = WeightHooks.evaluation_weights.__name__
+
+Weights = Mapping[str, Any]
 
 
 class _HookRegistry(pluggy.PluginManager):
@@ -61,10 +67,12 @@ class PluginManager:
         self._registry = _HookRegistry(PROJECT)
         self._registry.add_hookspecs(LifecycleHooks)
         self._registry.add_hookspecs(StepHooks)
+        self._registry.add_hookspecs(WeightHooks)
         self._entries: dict[str, _Entry] = {}
         self._quarantined: set[str] = set()
         self._guard = Guard(strict=strict, quarantine=self._quarantine)
         self._hooks: dict[str, GuardedHook] = {}
+        self._weights: Weights | None = None
         self._carried_states: dict[str, Any] = {}
         self._without_state: set[str] = set()
 
@@ -102,11 +110,14 @@ class PluginManager:
         numbered = (f"{wanted}_{number}" for number in range(2, len(self._entries) + 3))
         return next(name for name in (wanted, *numbered) if name not in self._entries)
 
-    def bind(self, states: Sequence[WatchedState] = ()) -> Mapping[str, GuardedHook]:
+    def bind(
+        self, states: Sequence[WatchedState] = (), *, check_weights: Callable[[Weights], None] | None = None
+    ) -> Mapping[str, GuardedHook]:
         """Return every lifecycle hook, ready to be called, in firing order.
 
         Args:
             states: What every hook must leave as it was.
+            check_weights: Raises if the weights that a plugin answers with are not the model's.
         """
         self._quarantined.clear()
         self._guard.begin(states)
@@ -114,7 +125,35 @@ class PluginManager:
             name: GuardedHook(name, self._implementations(name), self._guard, is_batch_hook=name in BATCH_HOOKS)
             for name in LIFECYCLE_HOOKS
         }
+        self._hooks[EVALUATION_WEIGHTS] = GuardedHook(
+            EVALUATION_WEIGHTS,
+            [
+                Implementation(impl.plugin_name, self._answering(_adapt(impl, EVALUATION_WEIGHTS), check_weights))
+                for impl in self._ordered(EVALUATION_WEIGHTS)
+            ],
+            self._guard,
+        )
         return self._hooks
+
+    def _answering(
+        self, function: Callable[[Any], Weights | None], check: Callable[[Weights], None] | None
+    ) -> Callable[[Any], None]:
+        """Return a function that keeps what `function` returns, unless an answer is there already."""
+
+        def ask(context: TrainingContext) -> None:
+            if self._weights is None:
+                weights = function(context)
+                if weights is not None and check is not None:
+                    check(weights)
+                self._weights = weights
+
+        return ask
+
+    def evaluation_weights(self, context: TrainingContext) -> Weights | None:
+        """Return the weights that a plugin wants the model to be validated with, None for those it has."""
+        self._hooks[EVALUATION_WEIGHTS](context)
+        weights, self._weights = self._weights, None
+        return weights
 
     def _implementations(self, hook: str) -> list[Implementation]:
         return [Implementation(impl.plugin_name, _adapt(impl, hook)) for impl in self._ordered(hook)]

@@ -9,16 +9,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from bz.errors import PluginError
-from bz.hookspecs import LIFECYCLE_HOOKS, PROJECT, STEP_HOOKS
+from bz.hookspecs import LIFECYCLE_HOOKS, PROJECT, STEP_HOOKS, WEIGHT_HOOKS
 from bz.plugins.base import Plugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HOOK_NAMES: Final = (*LIFECYCLE_HOOKS, *STEP_HOOKS)
+HOOK_NAMES: Final = (*LIFECYCLE_HOOKS, *STEP_HOOKS, *WEIGHT_HOOKS)
 HOOK_PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(LIFECYCLE_HOOKS, ("context",)),
     **dict.fromkeys(STEP_HOOKS, ("context", "batch")),
+    **dict.fromkeys(WEIGHT_HOOKS, ("context",)),
 }
 _MARKER: Final = f"{PROJECT}_impl"
 _SYNONYMS: Final = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -26,17 +27,17 @@ class EpochData:
         self._workers = PersistentWorkers(self._loader) if has_persistent_workers(loader) else None
         self._start: dict[str, Any] = {}
 
-    def begin(self, epoch: int) -> Iterator[Any]:
-        """Return the batches of a new epoch."""
+    def begin(self, epoch: int, limit: int | None = None) -> Iterator[Any]:
+        """Return the batches of a new epoch, no more than `limit`."""
         self._start = {
             "random": random_state(),
             "generators": self._generator_states(),
             "base_seed": self._base_seed(),
         }
-        return self._batches(epoch)
+        return islice(self._batches(epoch), limit)
 
-    def go_on(self, state: Mapping[str, Any], epoch: int, batches_done: int) -> Iterator[Any]:
-        """Return the batches that are left after a saved position."""
+    def go_on(self, state: Mapping[str, Any], epoch: int, batches_done: int, limit: int | None = None) -> Iterator[Any]:
+        """Return the batches that are left after a saved position, of an epoch of no more than `limit`."""
         position = random_state()
         self._start = dict(state["start"])
         if state["loader"] is not None:
@@ -45,7 +46,7 @@ class EpochData:
         else:
             batches = self._replay(epoch, batches_done)
         restore_random_state(position)
-        return batches
+        return islice(batches, None if limit is None else max(0, limit - batches_done))
 
     def _replay(self, epoch: int, batches_done: int) -> Iterator[Any]:
         """Walk the epoch from its beginning up to the position."""
@@ -74,6 +75,11 @@ class EpochData:
         """Put back what the loader itself keeps; may draw from the random states, which are to be restored next."""
         self._restore_workers(state["base_seed"])
         self._restore_generators(state["generators"])
+
+    def seed_generators(self, seed: int) -> None:
+        """Seed the generators that the loader and its samplers have of their own."""
+        for generator in self._generators:
+            generator.manual_seed(seed)
 
     def _base_seed(self) -> int | None:
         return self._workers.base_seed if self._workers is not None else None

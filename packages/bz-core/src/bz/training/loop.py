@@ -4,10 +4,10 @@ A batch of training, with every hook named:
 
     start_training_batch
     step          -> loss, outputs, targets
-    zero_grad, backward, optimizer step
+    zero_grad, backward, optimizer step; those of a window of batches where gradients are accumulated
     loss and metrics are added up on the device
     end_training_batch
-    checkpoints that are due are written; a stop "after the batch" leaves the loop
+    what is due between two batches is done; a stop "after the batch" or a limit leaves the loop
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from bz.progress import Progress
     from bz.spec import StepResult
     from bz.training.metrics import MetricSet
-    from bz.training.precision import Precision
-    from bz.training.saving import CheckpointWriter
+    from bz.training.optimization import Optimization
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +66,16 @@ class TrainingLoop(_Loop):
     """Trains on the batches of one epoch.
 
     Attributes:
-        precision: Makes the backward pass and the optimizer step.
-        checkpoints: Asked after batches, when there is something to write.
+        optimization: Turns losses into optimizer steps.
         on_nonfinite: `stop`, `skip` or `ignore`.
+        between: Does what is due between two batches; returns whether more batches follow.
+        is_always_due: Whether `between` is called after each batch, or only after one with a request.
     """
 
-    precision: Precision
-    checkpoints: CheckpointWriter
+    optimization: Optimization
     on_nonfinite: str
+    between: Callable[[], bool]
+    is_always_due: bool
 
     def run(self, batches: Iterable[Any], first_index: int = 0) -> bool:
         """Train on each batch.
@@ -84,48 +85,57 @@ class TrainingLoop(_Loop):
             first_index: Index of the first of them within the epoch.
 
         Returns:
-            Whether the loop was walked to its end; False when a stop took effect after a batch.
+            False when a stop took effect after a batch; True when the batches have ended or a limit was reached.
         """
         context, progress, step, metrics = self.context, self.progress, self.step, self.metrics or None
-        optimizer, backward_and_step = context.optimizer, self.precision.backward_and_step
+        update = self.optimization.update
         device = _target_device(context)
         on_start, on_end = self.hooks["start_training_batch"] or None, self.hooks["end_training_batch"] or None
         add_loss = progress.training_loss.add
         skips, checks = self.on_nonfinite == "skip", self.on_nonfinite == "stop"
-        watches_batches = self.checkpoints.watches_batches
+        between, is_always_due = self.between, self.is_always_due
         for index, batch in enumerate(batches, first_index):
             progress.batch_index = index
             progress.batch = batch if device is None else move_to_device(batch, device)
             if on_start is not None:
                 on_start(context)
-            loss, outputs, targets = step(context, progress.batch)
-            progress.outputs = outputs
+            result = step(context, progress.batch)
+            loss = result.loss
+            progress.outputs = result.outputs
             if skips and not loss.isfinite():
-                self._skip(loss)
+                self._skip(loss, index)
             else:
-                optimizer.zero_grad()
-                backward_and_step(loss, optimizer)
-                progress.global_step += 1
+                if update(result, progress.batch, index):
+                    progress.global_step += 1
                 progress.loss = loss = loss.detach()
                 add_loss(loss)
                 if metrics is not None:
-                    metrics.update(outputs, targets)
+                    metrics.update(result.outputs, result.targets)
             progress.batches_done = index + 1
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None
             if checks and index % CHECKED_EVERY == CHECKED_EVERY - 1:
                 refuse_nonfinite(progress)
-            if progress.checkpoint_requests or watches_batches:
-                self.checkpoints.after_batch()
-            if progress.stop is not None and progress.stop.when == "batch":
+            is_due = is_always_due or progress.checkpoint_requests or progress.stop is not None
+            if is_due and not between():
                 break
+        if not self.must_stop():
+            self._flush()
         return not self.must_stop()
 
-    def _skip(self, loss: torch.Tensor) -> None:
+    def _flush(self) -> None:
+        """Make the last step of a loader whose length was not known."""
+        if self.optimization.flush():
+            self.progress.global_step += 1
+            self.between()
+
+    def _skip(self, loss: torch.Tensor, index: int) -> None:
         """Leave the weights, the losses and the metrics as they are."""
         progress = self.progress
         progress.loss = loss.detach()
+        if self.optimization.skip(index):
+            progress.global_step += 1
         logger.warning(
             "the loss is %s in epoch %d, batch %d; this step is skipped",
             loss.item(),
@@ -148,11 +158,12 @@ class ValidationLoop(_Loop):
             progress.batch = batch if device is None else move_to_device(batch, device)
             if on_start is not None:
                 on_start(context)
-            loss, progress.outputs, targets = self.step(context, progress.batch)
-            progress.loss = loss.detach()
+            result = self.step(context, progress.batch)
+            progress.outputs = result.outputs
+            progress.loss = result.loss.detach()
             progress.validation_loss.add(progress.loss)
             if metrics is not None:
-                metrics.update(progress.outputs, targets)
+                metrics.update(result.outputs, result.targets)
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None

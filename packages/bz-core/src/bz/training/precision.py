@@ -14,15 +14,16 @@ _AUTOCAST_DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """How forward passes and optimizer steps are made in one number format.
+    """How forward passes are made in one number format.
 
     Attributes:
+        device_type: `cpu`, `cuda` and so on.
         scaler: The gradient scaler of `fp16`, or None.
     """
 
     def __init__(self, name: PrecisionName, device: torch.device) -> None:
         self._dtype = _AUTOCAST_DTYPES.get(name)
-        self._device_type = device.type
+        self.device_type = device.type
         self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
 
     @property
@@ -32,15 +33,5 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context of one forward pass; not for `fp32`."""
-        context: AbstractContextManager[None] = torch.autocast(self._device_type, dtype=self._dtype)
+        context: AbstractContextManager[None] = torch.autocast(self.device_type, dtype=self._dtype)
         return context
-
-    def backward_and_step(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Compute the gradients of `loss` and update the parameters."""
-        if self.scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-            optimizer.step()
-            return
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # see above
-        self.scaler.step(optimizer)
-        self.scaler.update()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from bz.errors import ScriptError
+from bz.errors import ConfigError, ScriptError
 from bz.progress import RunFacts
+from bz.training.overfitting import fixed_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,13 +28,23 @@ def check_spec(spec: TrainingSpec) -> None:
     """
     expected: tuple[tuple[str, object, Any, str], ...] = (
         ("model", spec.model, torch.nn.Module, "a torch.nn.Module"),
-        ("optimizer", spec.optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer, built over model.parameters()"),
+        *((name, one, torch.optim.Optimizer, _AN_OPTIMIZER) for name, one in _named_optimizers(spec)),
         ("loss_fn", spec.loss_fn, Callable | None, "callable as loss_fn(outputs, targets)"),
     )
     for name, value, kind, what in expected:
         if isinstance(value, type) or not isinstance(value, kind):
             given = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
             raise ScriptError(f"The {name} is {given}; it must be {what}.")
+
+
+_AN_OPTIMIZER: Final = "a torch.optim.Optimizer, built over model.parameters()"
+
+
+def _named_optimizers(spec: TrainingSpec) -> Iterator[tuple[str, object]]:
+    if isinstance(spec.optimizer, Mapping):
+        yield from ((f"optimizer {name!r}", one) for name, one in spec.optimizer.items())
+    else:
+        yield "optimizer", spec.optimizer
 
 
 def gather_facts(spec: TrainingSpec, settings: TrainingSettings, device: torch.device) -> RunFacts:
@@ -43,16 +56,35 @@ def gather_facts(spec: TrainingSpec, settings: TrainingSettings, device: torch.d
     """
     check_spec(spec)
     batch_size = getattr(spec.training_loader, "batch_size", None)
+    training_batches = _limited(_num_batches(spec.training_loader, "training_loader"), settings.limit_train_batches)
+    validation_batches = _num_batches(spec.validation_loader, "validation_loader")
+    if settings.overfit_batches is not None:
+        training_batches = _limited(training_batches, settings.overfit_batches)
+        validation_batches = None if spec.validation_loader is None else training_batches
     return RunFacts(
         device=device,
-        epochs=settings.epochs,
-        training_batches=_planned_batches(spec.training_loader, "training_loader"),
-        validation_batches=_planned_batches(spec.validation_loader, "validation_loader"),
+        epochs=_planned_epochs(settings, training_batches),
+        max_steps=settings.max_steps,
+        training_batches=training_batches,
+        validation_batches=_limited(validation_batches, settings.limit_validation_batches),
         batch_size=batch_size if isinstance(batch_size, int) else None,
     )
 
 
-def _planned_batches(loader: Iterable[Any] | None, name: str) -> int | None:
+def _limited(count: int | None, limit: int | None) -> int | None:
+    """Return the number of batches of a loader of which no more than `limit` are used."""
+    return count if count is None or limit is None else min(count, limit)
+
+
+def _planned_epochs(settings: TrainingSettings, training_batches: int | None) -> int | None:
+    limit = settings.epoch_limit
+    if settings.max_steps is None or training_batches is None:
+        return limit
+    needed = math.ceil(settings.max_steps / math.ceil(training_batches / settings.accumulate_batches))
+    return needed if limit is None else min(limit, needed)
+
+
+def _num_batches(loader: Iterable[Any] | None, name: str) -> int | None:
     """Return the length of a loader, or None when it has none.
 
     Raises:
@@ -71,8 +103,31 @@ def _planned_batches(loader: Iterable[Any] | None, name: str) -> int | None:
     return length
 
 
+def prepare_spec(spec: TrainingSpec, settings: TrainingSettings) -> TrainingSpec:
+    """Return the spec with the loaders that the settings leave of it.
+
+    Raises:
+        ConfigError: If a setting asks for what there is not.
+    """
+    if settings.limit_validation_batches == 0 or settings.validation_interval == 0:
+        spec = replace(spec, validation_loader=None)
+    if settings.validate_first and spec.validation_loader is None:
+        raise ConfigError(
+            "`training.validate_first` is on and there is nothing to validate; give a validation_loader.",
+            option="training.validate_first",
+        )
+    if settings.overfit_batches is None:
+        return spec
+    batches = fixed_batches(spec.training_loader, settings.overfit_batches, settings.seed or 0)
+    return replace(spec, training_loader=batches, validation_loader=None if spec.validation_loader is None else batches)
+
+
 def prepare_model(spec: TrainingSpec, settings: TrainingSettings, device: torch.device) -> None:
-    """Move the model to its device, and compile it in place if the settings say so."""
+    """Move the model, and a loss function with weights, to the device; compile the model in place if it is to be."""
     spec.model.to(device)
-    if settings.compile:
+    if isinstance(spec.loss_fn, torch.nn.Module):
+        spec.loss_fn.to(device)
+    if settings.compile is True:
         spec.model.compile()
+    elif settings.compile:
+        spec.model.compile(**settings.compile.model_dump())

@@ -17,7 +17,7 @@ from bz.training.finite import refuse_nonfinite
 if TYPE_CHECKING:
     from bz.config.models import TrainingSettings
     from bz.progress import Progress
-    from bz.training.state import RunState
+    from bz.training.state import NextPart, RunState
 
 logger = logging.getLogger(__name__)
 
@@ -72,29 +72,39 @@ class CheckpointWriter:
         if self._rolling is not None:
             self._rolling.set_aside_newer(epoch, global_step)
 
-    def moment(self, *, is_training_done: bool) -> Mapping[str, Any] | None:
-        """Return the state of this moment for a later `save_inside_epoch`, or None if it would not be used."""
-        if self._rolling is None:
-            return None
-        return self._state.moment(batches_done=self._progress.batches_done, is_training_done=is_training_done)
+    def moment(self, next_part: NextPart) -> Mapping[str, Any] | None:
+        """Return the state of this moment inside an epoch, for later, or None if it would not be used."""
+        return self._inside(next_part) if self._rolling is not None else None
+
+    def _inside(self, next_part: NextPart = "batch") -> Mapping[str, Any]:
+        return self._state.moment(batches_done=self._progress.batches_done, next_part=next_part)
 
     def after_batch(self) -> None:
         """Write what plugins asked for, and the core's own checkpoint if it is due inside an epoch."""
         self._collect(wait=False)
-        self._write_requested(self._progress.batches_done)
+        self._write_requested(self._inside)
         if (
             self._schedule is not None
             and self._schedule.interval.is_inside_epoch
             and self._schedule.is_due(self._progress)
         ):
-            self._write_rolling(self._state.moment(batches_done=self._progress.batches_done))
+            self._write_rolling(self._inside())
 
-    def after_epoch(self, *, is_last: bool) -> None:
-        """Write what is due between two epochs."""
+    def after_epoch(self, *, is_last: bool, moment: Mapping[str, Any] | None = None) -> None:
+        """Write what is due between two epochs.
+
+        Args:
+            is_last: Whether the session ends here.
+            moment: Where a run has to go on from whose epoch was ended early, by a limit.
+        """
+
+        def now() -> Mapping[str, Any]:
+            return moment or self._state.moment(batches_done=None)
+
         self._collect(wait=False)
-        self._write_requested(batches_done=None)
+        self._write_requested(now)
         if self._schedule is not None and (self._schedule.is_due(self._progress) or is_last):
-            self._write_rolling(self._state.moment(batches_done=None))
+            self._write_rolling(now())
 
     def save_inside_epoch(self, moment: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint of a run that ends inside an epoch.
@@ -103,7 +113,7 @@ class CheckpointWriter:
             moment: Where the run has to go on from; by default after the last batch.
         """
         if self._rolling is not None:
-            self._write_rolling(moment or self._state.moment(batches_done=self._progress.batches_done))
+            self._write_rolling(moment or self._inside())
 
     def close(self) -> None:
         """Wait for the write that is in flight."""
@@ -113,10 +123,10 @@ class CheckpointWriter:
         """Return a sentence for each folder whose last checkpoint could not be written."""
         return tuple(str(error) for error in self._unwritten.values())
 
-    def _write_requested(self, batches_done: int | None) -> None:
+    def _write_requested(self, moment: Callable[[], Mapping[str, Any]]) -> None:
         requests, self._progress.checkpoint_requests = self._progress.checkpoint_requests, []
         for request in requests:
-            self._write(request, self._state.moment(batches_done=batches_done), done=_nothing)
+            self._write(request, moment(), done=_nothing)
 
     def _write_rolling(self, moment: Mapping[str, Any]) -> None:
         assert self._rolling is not None

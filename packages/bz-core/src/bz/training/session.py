@@ -8,27 +8,32 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
-
 from bz.context import TrainingContext
 from bz.durable import remove_leftovers
-from bz.errors import TrainingError
+from bz.errors import ScriptError, TrainingError
+from bz.intervals import Schedule
 from bz.lock import FolderLock, hold
 from bz.progress import LossTotal, Progress, Status
+from bz.training.backends import backends
 from bz.training.checkpoint import FoundCheckpoint, find_checkpoint
 from bz.training.data import doubt_about
 from bz.training.device import resolve_device
 from bz.training.finite import refuse_nonfinite
 from bz.training.interrupts import Interrupts
 from bz.training.isolation import watched_states
-from bz.training.loop import TrainingLoop, ValidationLoop
+from bz.training.limits import Limits
+from bz.training.loop import Step, TrainingLoop, ValidationLoop
 from bz.training.metrics import MetricSet, check_metrics
+from bz.training.optimization import ManualOptimization, make_optimization
 from bz.training.precision import Precision
-from bz.training.preparation import gather_facts, prepare_model
+from bz.training.preparation import gather_facts, prepare_model, prepare_spec
 from bz.training.result import TrainingResult
 from bz.training.saving import CheckpointWriter
-from bz.training.state import RunState
+from bz.training.schedulers import Schedulers
+from bz.training.state import NextPart, RunState
 from bz.training.step import make_step
+from bz.training.validation import Validation
+from bz.training.weights import check_weights
 
 if TYPE_CHECKING:
     import signal
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
 
     from bz.config.models import TrainingSettings
     from bz.plugins.manager import PluginManager
-    from bz.spec import TrainingSpec
+    from bz.spec import StepFunction, TrainingSpec
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +85,8 @@ class Session:
     ) -> None:
         self.result: TrainingResult | None = None
         self._lock: FolderLock | None = None
-        self._spec = spec
-        self._epochs = settings.epochs
+        self._go_on_from: Mapping[str, Any] | None = None
+        self._settings = settings
         self._plugins = plugins
         device = resolve_device(settings.device)
         facts = replace(
@@ -91,15 +96,32 @@ class Session:
             redact=redact,
             provenance=provenance,
         )
+        self._spec = spec = prepare_spec(spec, settings)
         check_metrics(spec.metrics or {})
         self._metrics = {phase: MetricSet(spec.metrics or {}, device) for phase in ("training", "validation")}
         self._progress = Progress(self._metrics["training"], self._metrics["validation"])
         self._precision = Precision(settings.precision, device)
-        self._state = RunState(spec, facts, self._progress, plugins, self._precision, self._metrics)
-        self._context = TrainingContext(
-            spec, facts, self._progress, collect_state=self._state.collect, collect_usage=plugins.usage
+        self._optimization = make_optimization(spec, settings, self._progress, self._precision, facts.training_batches)
+        self._limits = Limits(settings)
+        self._schedulers = Schedulers(spec, settings)
+        self._state = RunState(
+            spec,
+            facts,
+            self._progress,
+            plugins,
+            self._precision,
+            self._optimization,
+            self._schedulers,
+            self._metrics,
         )
-        self._on_nonfinite = settings.on_nonfinite
+        self._context = TrainingContext(
+            spec,
+            facts,
+            self._progress,
+            collect_state=self._state.collect,
+            collect_usage=plugins.usage,
+            optimization=self._optimization if isinstance(self._optimization, ManualOptimization) else None,
+        )
         self._checkpoints = CheckpointWriter(
             self._state,
             self._progress,
@@ -109,32 +131,64 @@ class Session:
         )
         self._interrupts = Interrupts(self._stop_for_signal)
         prepare_model(spec, settings, device)
-        self._hooks = plugins.bind(watched_states(spec.model, device))
+        self._hooks = plugins.bind(
+            watched_states(spec.model, device), check_weights=lambda weights: check_weights(spec.model, weights)
+        )
+        self._validation = self._make_validation()
         self._training_loop = self._make_training_loop()
-        self._validation_loop = self._make_validation_loop()
 
     def _make_training_loop(self) -> TrainingLoop:
-        own = [self._spec.training_step] if self._spec.training_step else []
         return TrainingLoop(
             context=self._context,
             progress=self._progress,
             hooks=self._hooks,
-            step=make_step([*own, *self._plugins.step_functions("training_step")], self._precision),
+            step=self._step("training_step", self._spec.training_step),
             metrics=self._metrics["training"],
-            precision=self._precision,
-            checkpoints=self._checkpoints,
-            on_nonfinite=self._on_nonfinite,
+            optimization=self._optimization,
+            on_nonfinite=self._settings.on_nonfinite,
+            between=self._between_batches,
+            is_always_due=self._checkpoints.watches_batches
+            or self._validation.is_inside_epoch
+            or self._schedulers.watches_steps
+            or bool(self._limits),
         )
 
-    def _make_validation_loop(self) -> ValidationLoop:
-        own = [self._spec.validation_step] if self._spec.validation_step else []
-        return ValidationLoop(
+    def _make_validation(self) -> Validation:
+        interval = self._settings.validation_interval
+        schedule = Schedule(interval) if interval and self._spec.validation_loader is not None else None
+        if schedule is not None:
+            self._state.schedules["validation"] = schedule
+        return Validation(
+            spec=self._spec,
+            loop=ValidationLoop(
+                context=self._context,
+                progress=self._progress,
+                hooks=self._hooks,
+                step=self._step("validation_step", self._spec.validation_step),
+                metrics=self._metrics["validation"],
+            ),
+            data=self._state.validation_data,
+            schedule=schedule,
+            limit=self._settings.limit_validation_batches,
             context=self._context,
             progress=self._progress,
-            hooks=self._hooks,
-            step=make_step([*own, *self._plugins.step_functions("validation_step")], self._precision),
-            metrics=self._metrics["validation"],
+            plugins=self._plugins,
+            fire=self._fire,
+            watch=self._unless_interrupted,
         )
+
+    def _step(self, hook: str, own: StepFunction | None) -> Step:
+        """Return how a batch becomes a loss: by the script, a plugin, or the default.
+
+        Raises:
+            ScriptError: If bz would have to step the optimizers and cannot.
+        """
+        steps = [*([own] if own else []), *self._plugins.step_functions(hook)]
+        if hook == "training_step" and self._spec.steps_itself and not steps:
+            raise ScriptError(
+                "The script steps its optimizers itself, but has no training_step(context, batch) that does so."
+            )
+        return make_step(steps, self._precision)
 
     def run(self, resume: Path | FoundCheckpoint | None = None) -> TrainingResult:
         """Train until the last epoch is done or a stop takes effect.
@@ -147,7 +201,7 @@ class Session:
             CheckpointError: If there is nothing to resume from, or it is of another model.
             Exception: Whatever the user's code raised, after `end_training_session`.
         """
-        with self._locked_folder() as self._lock, self._interrupts:
+        with self._locked_folder() as self._lock, self._interrupts, backends(self._settings):
             if self._context.run_dir is not None:
                 remove_leftovers(self._context.run_dir)
             found = self._find(resume) if resume is not None else None
@@ -160,6 +214,7 @@ class Session:
                 raise
             finally:
                 self._progress.batch = self._progress.outputs = None
+                self._optimization.close()
                 try:
                     self._close()
                 finally:
@@ -177,15 +232,28 @@ class Session:
         return found
 
     def _train(self, found: FoundCheckpoint | None) -> None:
-        progress = self._progress
         self._warn_of_inexact_loader()
         self._fire("start_training_session")
         if found is not None:
             self._resume(found)
-        while progress.epoch < self._epochs and progress.stop is None:
-            progress.epoch += 1
+        elif self._settings.validate_first and self._validate():
+            self._state.history.append(self._row())
+        while not self._is_done():
+            self._progress.epoch += 1
             self._run_epoch()
-        progress.status = self._closing_status()
+        self._progress.status = self._closing_status()
+
+    def _is_done(self) -> bool:
+        return self._is_complete() or self._progress.stop is not None
+
+    def _is_complete(self) -> bool:
+        """Whether the last epoch is done, or a limit of the settings is reached."""
+        last = self._settings.epoch_limit
+        return (last is not None and self._progress.epochs_done >= last) or self._progress.limit is not None
+
+    def _has_reached_limit(self) -> bool:
+        self._progress.limit = self._progress.limit or self._limits.reached(self._progress)
+        return self._progress.limit is not None
 
     def _warn_of_inexact_loader(self) -> None:
         doubt = doubt_about(self._spec.training_loader)
@@ -194,8 +262,7 @@ class Session:
 
     def _closing_status(self) -> Status:
         if self._interrupts.received is not None:
-            is_done = len(self._state.history) >= self._epochs
-            return "completed" if is_done else "interrupted"
+            return "completed" if self._is_complete() else "interrupted"
         return "completed" if self._progress.stop is None else "stopped"
 
     def _resume(self, found: FoundCheckpoint) -> None:
@@ -205,46 +272,63 @@ class Session:
         self._fire("load_checkpoint")
         position = found.state["bz"]
         found.state.clear()  # else the weights of back then would stay in memory as long as the session
-        if position["batches_done"] is not None:
+        is_reached = self._has_reached_limit()
+        if position["batches_done"] is not None and not (is_reached and position["next_part"] == "cut"):
             self._finish_epoch(position)
 
     def _run_epoch(self) -> None:
         """Run one epoch from its beginning."""
-        self._progress.training_loss, self._progress.validation_loss = LossTotal(), LossTotal()
-        self._progress.batch_index = self._progress.batches_done = 0
+        progress = self._progress
+        progress.training_loss, progress.validation_loss = LossTotal(), LossTotal()
+        progress.batch_index = progress.batches_done = 0
         for metrics in self._metrics.values():
             metrics.reset()
         self._fire("start_epoch")
-        if self._train_batches(self._state.data.begin(self._progress.epoch), 0):
-            self._end_epoch()
+        batches = self._state.data.begin(progress.epoch, self._settings.limit_train_batches)
+        is_complete = self._train_batches(batches, 0) and self._end_epoch()
+        if not is_complete:
+            self._checkpoints.save_inside_epoch(self._go_on_from)
 
     def _finish_epoch(self, position: Mapping[str, Any]) -> None:
         """Run what a resumed run has left of its epoch."""
         self._fire("start_epoch")
-        if position["is_training_done"]:
-            self._end_epoch()
-            return
-        batches_done = position["batches_done"]
-        batches = self._state.data.go_on(position["data"], self._progress.epoch, batches_done)
-        if self._train_batches(batches, batches_done):
-            self._end_epoch()
+        if position["next_part"] == "closing_validation":
+            is_complete = self._end_epoch(is_validation_due=True)
+        else:
+            done, limit = position["batches_done"], self._settings.limit_train_batches
+            batches = self._state.data.go_on(position["data"], self._progress.epoch, done, limit)
+            is_validation_due = position["next_part"] == "validation"
+            is_complete = self._train_batches(batches, done, is_validation_due=is_validation_due) and self._end_epoch()
+        if not is_complete:
+            self._checkpoints.save_inside_epoch(self._go_on_from)
 
-    def _train_batches(self, batches: Iterator[Any], first_index: int) -> bool:
+    def _train_batches(self, batches: Iterator[Any], first_index: int, *, is_validation_due: bool = False) -> bool:
         """Train on the batches; return False when a stop took effect after one of them."""
         self._spec.model.train()
         self._fire("start_training_loop")
-        if not self._training_loop.run(self._unless_interrupted(batches), first_index):
-            self._checkpoints.save_inside_epoch()
+        goes_on = self._between_batches(is_validation_due=True) if is_validation_due else not self._has_reached_limit()
+        left = self._unless_interrupted(batches) if goes_on else ()
+        if not self._training_loop.run(left, first_index):
             return False
         if self._progress.batches_done == 0:
             raise TrainingError(
                 f"The training_loader gave no batches in epoch {self._progress.epoch}; "
                 "it must be iterable again in every epoch, as a DataLoader or a list is."
             )
-        if self._on_nonfinite == "stop":
+        if self._settings.on_nonfinite == "stop":
             refuse_nonfinite(self._progress)
         self._fire("end_training_loop")
         return True
+
+    def _between_batches(self, *, is_validation_due: bool = False) -> bool:
+        """Do what is due after a batch; return whether more batches follow."""
+        if not self._optimization.is_window_open:
+            if (is_validation_due or self._validation.is_due_after_step()) and not self._validate_inside_epoch():
+                return False
+            self._schedulers.after_step(self._progress, self._row)
+        self._checkpoints.after_batch()
+        is_limit_reached = not self._optimization.is_window_open and self._has_reached_limit()
+        return not is_limit_reached and not self._training_loop.must_stop()
 
     def _unless_interrupted(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield the batches; when a signal to the process group has ended the loader's workers, no more follow."""
@@ -258,48 +342,47 @@ class Session:
             if self._interrupts.received is None:
                 raise
 
-    def _end_epoch(self) -> None:
-        """Validate, and do what belongs between two epochs."""
-        if self._spec.validation_loader is not None and not self._validate():
-            return
+    def _end_epoch(self, *, is_validation_due: bool = False) -> bool:
+        """Validate, and do what belongs between two epochs; return False when a stop took effect in between."""
+        progress = self._progress
+        is_cut = progress.limit is not None and progress.batches_done != self._context.training_batches
+        cut = self._state.moment(batches_done=progress.batches_done, next_part="cut") if is_cut else None
+        if (is_validation_due or self._validation.is_due_after_epoch()) and not self._validate("closing_validation"):
+            return False
         self._state.history.append(self._row())
+        progress.epochs_done += 1
         self._fire("end_epoch")
-        self._step_scheduler()
-        is_last = self._progress.epoch >= self._epochs or self._progress.stop is not None
-        self._checkpoints.after_epoch(is_last=is_last)
+        if not is_cut:
+            self._schedulers.after_epoch(progress, self._row)
+        is_last = self._has_reached_limit() or self._is_done()
+        self._checkpoints.after_epoch(is_last=is_last, moment=cut)
+        return True
 
-    def _validate(self) -> bool:
-        """Validate; return False when a stop took effect after a batch."""
-        before = self._checkpoints.moment(is_training_done=True)
-        self._spec.model.eval()
-        with torch.no_grad():
-            self._fire("start_validation_loop")
-            batches = self._state.validation_data.begin(self._progress.epoch)
-            is_complete = self._validation_loop.run(self._unless_interrupted(batches))
-            if is_complete:
-                self._fire("end_validation_loop")
-        self._spec.model.train()
+    def _validate_inside_epoch(self) -> bool:
+        is_complete = self._validate("validation")
+        if is_complete:
+            self._state.history.append(self._row())
+        return is_complete
+
+    def _validate(self, next_part: NextPart | None = None) -> bool:
+        """Validate; return False when a stop took effect after a batch: the run has to go on from before it."""
+        before = self._checkpoints.moment(next_part) if next_part is not None else None
+        is_complete = self._validation.run()
         if not is_complete:
-            self._checkpoints.save_inside_epoch(before)
+            self._go_on_from = before
         return is_complete
 
     def _row(self) -> dict[str, float]:
-        """Return the epoch's row of the history."""
+        """Return what was measured so far in this epoch, as a row of the history."""
         progress = self._progress
-        row: dict[str, float] = {"epoch": progress.epoch, "training_loss": progress.training_loss.mean}
-        row |= {f"training_{name}": value for name, value in progress.training_metrics.values().items()}
+        row: dict[str, float] = {"epoch": progress.epoch, "global_step": progress.global_step}
+        if progress.training_loss.batch_count:
+            row["training_loss"] = progress.training_loss.mean
+            row |= {f"training_{name}": value for name, value in progress.training_metrics.values().items()}
         if progress.validation_loss.batch_count:
             row["validation_loss"] = progress.validation_loss.mean
             row |= {f"validation_{name}": value for name, value in progress.validation_metrics.values().items()}
         return row
-
-    def _step_scheduler(self) -> None:
-        scheduler: Any = self._spec.lr_scheduler
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            row = self._state.history[-1]
-            scheduler.step(row.get("validation_loss", row["training_loss"]))
-        elif scheduler is not None:
-            scheduler.step()
 
     def _stop_for_signal(self, number: signal.Signals) -> None:
         self._context.request_stop(f"{number.name} received", when="batch")
@@ -323,7 +406,7 @@ class Session:
             status=progress.status,
             stop_reason=context.stop_reason,
             signal=self._interrupts.received if progress.status == "interrupted" else None,
-            epochs=len(self._state.history),
+            epochs=progress.epochs_done,
             global_step=progress.global_step,
             training_loss=progress.training_loss.mean,
             validation_loss=progress.validation_loss.mean,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 
@@ -20,16 +20,26 @@ from bz.training.seeding import random_state, restore_random_state
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bz.intervals import Schedule
     from bz.plugins.manager import PluginManager
     from bz.progress import Progress, RunFacts
     from bz.spec import TrainingSpec
     from bz.training.metrics import MetricSet
+    from bz.training.optimization import Optimization
     from bz.training.precision import Precision
+    from bz.training.schedulers import Schedulers
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 DIFFERENCES_SHOWN: Final = 5
+
+NextPart = Literal["batch", "validation", "closing_validation", "cut"]
+"""What a run goes on with inside an epoch.
+
+A `batch`; the `validation` that is due before it; the `closing_validation` of the epoch; or a batch
+of an epoch that was `cut` short by a limit and is complete as long as that limit holds.
+"""
 
 
 @dataclass
@@ -42,8 +52,11 @@ class RunState:
         progress: Where the run is.
         plugins: Whose states are kept.
         precision: Whose gradient scaler is kept.
+        optimization: Whose gradients are kept, if they wait for more batches.
+        schedulers: Those of the learning rate.
         metrics: The metric sets by phase, `training` and `validation`.
-        history: One row for each epoch done.
+        history: One row for each epoch done, and for each validation inside one.
+        schedules: What is due at intervals, by name.
         data: Position in the training data.
         validation_data: The same for validation.
     """
@@ -53,8 +66,11 @@ class RunState:
     progress: Progress
     plugins: PluginManager
     precision: Precision
+    optimization: Optimization
+    schedulers: Schedulers
     metrics: Mapping[str, MetricSet]
     history: list[dict[str, float]] = field(default_factory=list)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
     data: EpochData = field(init=False)
     validation_data: EpochData = field(init=False)
     _warned: set[str] = field(default_factory=set)
@@ -77,12 +93,14 @@ class RunState:
         return {
             **values,
             "model_state_dict": self.spec.model.state_dict(),
-            "optimizer_state_dict": self.spec.optimizer.state_dict(),
+            "optimizer_state_dict": _optimizer_state(self.spec.optimizer),
             "hyperparameters": to_plain(self.spec.hyperparameters, or_text=True),
             "bz": {
                 "format": FORMAT,
-                "lr_scheduler": _state_of(self.spec.lr_scheduler),
+                "loss_fn": self.spec.loss_fn.state_dict() if isinstance(self.spec.loss_fn, torch.nn.Module) else None,
+                "lr_schedulers": self.schedulers.state_dict(),
                 "grad_scaler": _state_of(self.precision.scaler),
+                "accumulation": self.optimization.state_dict(),
                 "settings": to_plain(self.facts.settings, or_text=True),
                 "provenance": to_plain(self.facts.provenance, or_text=True),
                 "extra": to_plain(extra or {}, or_text=True),
@@ -90,12 +108,12 @@ class RunState:
             },
         }
 
-    def moment(self, *, batches_done: int | None, is_training_done: bool = False) -> dict[str, Any]:
+    def moment(self, *, batches_done: int | None, next_part: NextPart = "batch") -> dict[str, Any]:
         """Return all of the state that can change without an optimizer step.
 
         Args:
             batches_done: Position inside the epoch, or None between two epochs.
-            is_training_done: Whether only the validation of the epoch is left.
+            next_part: What comes next inside the epoch.
         """
         progress = self.progress
         is_inside = batches_done is not None
@@ -108,7 +126,9 @@ class RunState:
             },
             "global_step": progress.global_step,
             "batches_done": batches_done,
-            "is_training_done": is_training_done,
+            "next_part": next_part,
+            "seconds": progress.seconds_before + progress.seconds,
+            "schedules": {name: schedule.state_dict() for name, schedule in self.schedules.items()},
             "random": random_state(),
             "data": self.data.state_dict(is_inside_epoch=is_inside),
             "validation_data": self.validation_data.state_dict(is_inside_epoch=False),
@@ -139,7 +159,7 @@ class RunState:
         """Refuse a checkpoint that does not belong to this model.
 
         Raises:
-            CheckpointError: With the names and shapes that differ.
+            CheckpointError: With the names and shapes, or the optimizers, that differ.
         """
         if state.get("bz", {}).get("format") != FORMAT:
             raise CheckpointError(f"The checkpoint {path} is of another version of bz.", path=path)
@@ -148,17 +168,35 @@ class RunState:
             more = len(differences) - DIFFERENCES_SHOWN
             listed = "; ".join(differences[:DIFFERENCES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
             raise CheckpointError(f"The checkpoint {path} is of another model: {listed}.", path=path)
+        self._check_optimizers(state["optimizer_state_dict"], path)
+
+    def _check_optimizers(self, saved: Mapping[str, Any], path: Path) -> None:
+        own = sorted(self.spec.optimizer) if isinstance(self.spec.optimizer, Mapping) else []
+        names = [] if saved.keys() == {"state", "param_groups"} else sorted(saved)
+        if own != names:
+            raise CheckpointError(
+                f"The checkpoint {path} has {_optimizers(names)}, the script has {_optimizers(own)}.", path=path
+            )
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put everything back; the random states last, so that nothing in between draws from them."""
         own = state["bz"]
         self.spec.model.load_state_dict(state["model_state_dict"])
-        self.spec.optimizer.load_state_dict(state["optimizer_state_dict"])
-        # Else torch warns when the scheduler is stepped before a step of the optimizer in this process.
-        self.spec.optimizer._opt_called = own["global_step"] > 0  # type: ignore[attr-defined]  # noqa: SLF001
-        _load_state(self.spec.lr_scheduler, own["lr_scheduler"])
+        _load_optimizers(self.spec.optimizer, state["optimizer_state_dict"])
+        for optimizer in self.spec.optimizers:
+            # Else torch warns when the scheduler is stepped before a step of the optimizer in this process.
+            optimizer._opt_called = own["global_step"] > 0  # type: ignore[attr-defined]  # noqa: SLF001
+        if isinstance(self.spec.loss_fn, torch.nn.Module):
+            self.spec.loss_fn.load_state_dict(own["loss_fn"] or {})
+        self.schedulers.load_state_dict(own["lr_schedulers"])
         _load_state(self.precision.scaler, own["grad_scaler"])
+        self.optimization.load_state_dict(own["accumulation"])
+        for name, schedule in self.schedules.items():
+            if name in own["schedules"]:
+                schedule.load_state_dict(own["schedules"][name])
         self.progress.epoch = state["epoch"]
+        self.progress.epochs_done = state["epoch"] - (own["batches_done"] is not None)
+        self.progress.seconds_before = own["seconds"]
         self.progress.global_step = own["global_step"]
         self.progress.batch_index = self.progress.batches_done = own["batches_done"] or 0
         self.progress.training_loss.restore(*own["losses"]["training"])
@@ -170,6 +208,27 @@ class RunState:
         self.data.load_state_dict(own["data"])
         self.validation_data.load_state_dict(own["validation_data"])
         restore_random_state(own["random"])
+
+
+def _optimizers(names: Sequence[str]) -> str:
+    return f"the optimizers {', '.join(names)}" if names else "one optimizer"
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
+    """Return the state of the optimizer, or name to state where there are several."""
+    if isinstance(optimizer, Mapping):
+        return {name: one.state_dict() for name, one in optimizer.items()}
+    return optimizer.state_dict()
+
+
+def _load_optimizers(
+    optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer], state: Mapping[str, Any]
+) -> None:
+    if isinstance(optimizer, Mapping):
+        for name, one in optimizer.items():
+            one.load_state_dict(state[name])
+    else:
+        optimizer.load_state_dict(dict(state))
 
 
 def _state_of(part: Any) -> Any:

@@ -17,21 +17,21 @@ import logging
 import signal
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pydantic import ValidationError
 
 from bz.config.faults import describe_faults
-from bz.config.models import TrainingSettings
+from bz.config.models import TrainingOptions, TrainingSettings
 from bz.errors import ConfigError
 from bz.plugins.manager import PluginManager
 from bz.provenance import versions
-from bz.spec import Metric, Scheduler, TrainingSpec
+from bz.spec import LRSchedule, Metric, Scheduler, TrainingSpec
 from bz.training.seeding import seed_everything
 from bz.training.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import torch
 
@@ -72,52 +72,41 @@ class Trainer:
     def train(  # noqa: PLR0913 - each argument is an own choice of the user's
         self,
         model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer],
         loss_fn: Callable[..., torch.Tensor] | None,
         training_loader: Iterable[Any],
         validation_loader: Iterable[Any] | EllipsisType | None = None,
         *,
-        epochs: int = 1,
-        device: str | torch.device = "auto",
         metrics: Mapping[str, Metric] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
-        lr_scheduler: Scheduler | None = None,
+        lr_scheduler: Scheduler | LRSchedule | Sequence[Scheduler | LRSchedule] | None = None,
         training_step: StepFunction | None = None,
         validation_step: StepFunction | None = None,
-        precision: str = "fp32",
-        compile: bool = False,  # noqa: A002 - torch's own name for it
-        seed: int | None = None,
+        manual_optimization: bool = False,
         run_dir: str | Path | None = None,
-        checkpoint_interval: int | str | None = None,
-        async_checkpoint: bool = False,
-        on_nonfinite: str = "stop",
         resume: str | Path | None = None,
+        **settings: Unpack[TrainingOptions],
     ) -> TrainingResult:
         """Train a model and return what came of it.
 
         Args:
             model: Moved to the device and trained in place.
-            optimizer: Built over the parameters of `model`.
+            optimizer: Built over the parameters of `model`; several by name, for a `training_step` that steps them.
             loss_fn: Called as `loss_fn(outputs, targets)`; None if the model or a step computes the loss.
             training_loader: Iterable of batches, walked once an epoch.
             validation_loader: The same for validation; None, or a literal `...`, for no validation.
-            epochs: Passes over the training data.
-            device: `auto` for the accelerator of this machine, else the CPU; or the name of a device.
             metrics: Name to metric, each updated with `(outputs, targets)` of every batch.
             hyperparameters: What the run was made with; for plugins and checkpoints.
-            lr_scheduler: Stepped once an epoch, a `ReduceLROnPlateau` with the validation (else training) loss.
+            lr_scheduler: A scheduler of torch, a `bz.LRSchedule` that says when it is stepped, or a list of these.
             training_step: Computes the loss of a batch in place of the default step.
             validation_step: The same for validation.
-            precision: `fp32`, or `bf16` or `fp16` through autocast.
-            compile: Whether to compile the model.
-            seed: Seeds Python, NumPy and torch before the session; None leaves them alone.
+            manual_optimization: Whether the `training_step` steps the optimizer itself.
             run_dir: Folder that plugins and checkpoints write to; None for the working directory, without
                 checkpoints.
-            checkpoint_interval: How often the run is saved, as in 1 (epoch), `"200 steps"` or `"10 min"`; 0 for
-                never. By default 1 with a `run_dir` and 0 without.
-            async_checkpoint: Whether checkpoints are written by a thread of their own.
-            on_nonfinite: What to do when the loss becomes NaN or infinite: `stop`, `skip` the step, or `ignore`.
             resume: A checkpoint, or a run folder, to go on from.
+            settings: Any setting of the section `training` by its name, as in `epochs=3` or `precision="bf16"`;
+                `docs/settings.md` lists them. `checkpoint_interval` is 1 with a `run_dir` and 0 without by default,
+                and a `seed` is applied here, when the model exists already.
 
         Raises:
             ConfigError: If an argument is not accepted.
@@ -126,20 +115,13 @@ class Trainer:
             SystemExit: The same for SIGTERM, with code 143.
             Exception: Whatever the model, a loader or a step raised, after the session was ended.
         """
-        if checkpoint_interval and run_dir is None:
+        if settings.get("checkpoint_interval") and run_dir is None:
             raise ConfigError("`checkpoint_interval` needs a `run_dir` to write to.", option="checkpoint_interval")
-        settings = _check_settings(
-            epochs=epochs,
-            device=str(device),
-            precision=precision,
-            compile=compile,
-            seed=seed,
-            checkpoint_interval=int(run_dir is not None) if checkpoint_interval is None else checkpoint_interval,
-            async_checkpoint=async_checkpoint,
-            on_nonfinite=on_nonfinite,
-        )
-        if seed is not None:
-            seed_everything(seed)
+        settings["device"] = str(settings.get("device", "auto"))
+        settings.setdefault("checkpoint_interval", int(run_dir is not None))
+        checked = _check_settings(settings)
+        if checked.seed is not None:
+            seed_everything(checked.seed)
         spec = TrainingSpec(
             model=model,
             optimizer=optimizer,
@@ -151,8 +133,9 @@ class Trainer:
             hyperparameters=hyperparameters or {},
             training_step=training_step,
             validation_step=validation_step,
+            manual_optimization=manual_optimization,
         )
-        result = self.run(spec, settings, run_dir=run_dir, resume=resume)
+        result = self.run(spec, checked, run_dir=run_dir, resume=resume)
         _pass_signal_on(result)
         return result
 
@@ -199,7 +182,7 @@ class Trainer:
             self.result = session.result
 
 
-def _check_settings(**values: Any) -> TrainingSettings:
+def _check_settings(values: Mapping[str, Any]) -> TrainingSettings:
     try:
         return TrainingSettings.model_validate(values)
     except ValidationError as error:

@@ -46,9 +46,18 @@ class PersistentWorkers:
             batches = self._start()
             self.base_seed = self._loader._iterator._base_seed  # noqa: SLF001 - torch gives it no public name
             return batches
+        self._drain()
         self._epoch_seed.fill_((self.base_seed + epoch * _STRIDE) % 2**62 + 1)
         batches = iter(self._loader)
         return batches
+
+    def _drain(self) -> None:
+        """Wait for what the workers still fetch of an epoch that was left early: it is not of the next one."""
+        iterator = self._loader._iterator  # noqa: SLF001 - torch gives them no public names
+        if iterator is not None:
+            iterator._sampler_iter = iter(())  # noqa: SLF001 - see above
+            for _ in iterator:
+                pass
 
     def restore(self, base_seed: int | None) -> None:
         """Start new workers in place of those of the run that is resumed; draws a random number."""
