@@ -32,6 +32,7 @@ KNOWN_PLUGINS: Final = (
     KnownPlugin("visualization", "VisualizationPlugin", "bz-plugin-visualization"),
     KnownPlugin("tensorboard", "TensorBoardPlugin", "bz-plugin-tensorboard"),
     KnownPlugin("early_stopping", "EarlyStoppingPlugin", "bz-plugin-early-stopping"),
+    KnownPlugin("averaging", "AveragingPlugin", "bz-plugin-averaging"),
 )
 
 
