@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim import swa_utils
+from torch.optim.swa_utils import AveragedModel
 
 from bz.testing import tiny_spec, train
 
@@ -44,6 +45,12 @@ def run(plugin: object | None = None, spec: TrainingSpec | None = None, **option
     return train(spec, *([plugin] if plugin else []), **options), spec
 
 
+def torch_average(method: str) -> Any:
+    """Return torch's function for a method."""
+    untyped: Any = swa_utils
+    return untyped.get_swa_multi_avg_fn() if method == "swa" else untyped.get_ema_multi_avg_fn(DECAY)
+
+
 class ByHand(NamedTuple):
     """What a loop by hand came to.
 
@@ -66,10 +73,8 @@ def train_by_hand(
     use_buffers: bool = False,
 ) -> ByHand:
     """Train as `run` does, and average when the functions say so."""
-    spec = averaging_spec()
-    function = get_swa_multi_avg_fn() if method == "swa" else get_ema_multi_avg_fn(DECAY)
-    model, averaged = spec.model, AveragedModel(spec.model, multi_avg_fn=function, use_buffers=use_buffers)
-    assert spec.loss_fn is not None
+    spec: Any = averaging_spec()
+    model, averaged = spec.model, AveragedModel(spec.model, multi_avg_fn=torch_average(method), use_buffers=use_buffers)
     losses, step = [], 0
     torch.manual_seed(1)
     for epoch in range(1, EPOCHS + 1):

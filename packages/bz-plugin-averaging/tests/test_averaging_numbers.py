@@ -14,11 +14,12 @@ from averaging_runs import (
     averaging_spec,
     run,
     same,
+    torch_average,
     train_by_hand,
 )
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bz_plugin_averaging import AveragingPlugin
@@ -79,10 +80,9 @@ def test_buffers_are_taken_as_they_are_at_the_time() -> None:
 @pytest.mark.parametrize("method", ["ema", "swa"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
 def test_average_in_any_dtype_equals_that_of_averaged_model(method: str, dtype: torch.dtype) -> None:
-    function: Any = get_swa_multi_avg_fn() if method == "swa" else get_ema_multi_avg_fn(DECAY)
     model = nn.ParameterDict({"weight": torch.randn(5, 3, dtype=dtype), "other": torch.randn(4)})
-    expected = AveragedModel(model, multi_avg_fn=function)
-    average = WeightAverage(model, function, with_buffers=False)
+    expected = AveragedModel(model, multi_avg_fn=torch_average(method))
+    average = WeightAverage(model, torch_average(method), with_buffers=False)
     for _ in range(7):
         with torch.no_grad():
             for parameter in model.parameters():
@@ -93,9 +93,9 @@ def test_average_in_any_dtype_equals_that_of_averaged_model(method: str, dtype: 
 
 
 def test_tied_weights_stay_one_and_have_both_names() -> None:
-    model = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
+    model: Any = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
     model["head"].weight = model["embedding"].weight
-    average = WeightAverage(model, get_ema_multi_avg_fn(DECAY), with_buffers=False)
+    average = WeightAverage(model, torch_average("ema"), with_buffers=False)
     for _ in range(2):
         average.add()
         nn.init.ones_(model["head"].weight)
@@ -105,10 +105,10 @@ def test_tied_weights_stay_one_and_have_both_names() -> None:
 
 
 def test_model_that_cannot_be_copied_is_averaged() -> None:
-    model = nn.Sequential(weight_norm(nn.Linear(2, 2)), nn.Linear(2, 2))
+    model: Any = nn.Sequential(weight_norm(nn.Linear(2, 2)), nn.Linear(2, 2))
     model.register_buffer("scale", model[1].weight.sum())  # with a graph behind it: copy.deepcopy refuses it
     model.register_buffer("passing", torch.zeros(1), persistent=False)
-    average = WeightAverage(model, get_ema_multi_avg_fn(DECAY), with_buffers=True)
+    average = WeightAverage(model, torch_average("ema"), with_buffers=True)
     average.add()
     average.add()
     assert same(average.weights, {name: value.detach() for name, value in model.state_dict().items()})
@@ -119,13 +119,13 @@ def test_names_of_a_compiled_model_are_those_of_its_state() -> None:
     model = nn.Linear(2, 2)
     model.compile(backend="eager")
     model(torch.ones(1, 2))
-    average = WeightAverage(model, get_ema_multi_avg_fn(DECAY), with_buffers=True)
+    average = WeightAverage(model, torch_average("ema"), with_buffers=True)
     assert list(average.weights) == ["weight", "bias"]
 
 
 def test_tensor_that_the_model_replaces_is_followed() -> None:
     model = nn.BatchNorm1d(2)
-    average = WeightAverage(model, get_ema_multi_avg_fn(DECAY), with_buffers=False)
+    average = WeightAverage(model, torch_average("ema"), with_buffers=False)
     average.add()
     model.running_mean = torch.full((2,), 5.0)
     model.weight = nn.Parameter(torch.full((2,), 2.0))
@@ -136,20 +136,19 @@ def test_tensor_that_the_model_replaces_is_followed() -> None:
 
 @pytest.mark.parametrize("method", ["ema", "swa"])
 def test_nothing_waits_for_the_device(method: str) -> None:
-    function: Any = get_swa_multi_avg_fn() if method == "swa" else get_ema_multi_avg_fn(DECAY)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).to("meta")  # whose values nobody can read
-    average = WeightAverage(model, function, with_buffers=True)
+    average = WeightAverage(model, torch_average(method), with_buffers=True)
     with _Operations() as operations:
         for _ in range(3):
             average.add()
     assert operations.moves == []
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Notes each operation that brings a tensor from one device to another."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.moves: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -29,7 +29,8 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def make_plugin(settings: dict[str, Any]) -> AveragingPlugin:
-    return AveragingPlugin(**settings, **({"decay": DECAY} if settings["method"] == "ema" else {}))
+    decay = {"decay": DECAY} if settings["method"] == "ema" else {}
+    return AveragingPlugin(**settings | decay)
 
 
 def stop_at(hook: str, step: int) -> RecordingPlugin:
@@ -61,16 +62,16 @@ def test_resumed_run_has_the_weights_and_the_average_of_an_undisturbed_one(
 
 
 @pytest.mark.parametrize("method", ["ema", "swa"])
-def test_run_stopped_in_the_validation_goes_on_with_the_average(tmp_path: Path, method: str) -> None:
-    undisturbed, spec = run(AveragingPlugin(method), run_dir=tmp_path / "undisturbed")  # type: ignore[arg-type]
+def test_run_stopped_in_the_validation_goes_on_with_the_average(tmp_path: Path, method: Any) -> None:
+    undisturbed, spec = run(AveragingPlugin(method), run_dir=tmp_path / "undisturbed")
     first = averaging_spec()
     first.plugins = [stop_at("end_validation_batch", 2 * BATCHES)]
-    run(AveragingPlugin(method), first, run_dir=tmp_path / "resumed")  # type: ignore[arg-type]
+    run(AveragingPlugin(method), first, run_dir=tmp_path / "resumed")
     saved = find_checkpoint(tmp_path / "resumed").state
     assert not same(saved["model_state_dict"], saved["bz"]["plugins"]["averaging"]["evaluation_weights"])
     other = averaging_spec()
     resumed, _ = run(
-        AveragingPlugin(method),  # type: ignore[arg-type]
+        AveragingPlugin(method),
         other,
         run_dir=tmp_path / "resumed",
         resume=tmp_path / "resumed",

@@ -192,9 +192,11 @@ class AveragingPlugin(Plugin):
 def _function(settings: AveragingConfig) -> AverageFunction:
     from torch.optim import swa_utils
 
-    if settings.method == "swa":
-        return swa_utils.get_swa_multi_avg_fn()
-    return swa_utils.get_ema_multi_avg_fn(settings.decay)
+    untyped: Any = swa_utils
+    function: AverageFunction = (
+        untyped.get_swa_multi_avg_fn() if settings.method == "swa" else untyped.get_ema_multi_avg_fn(settings.decay)
+    )
+    return function
 
 
 def _on_cpu(value: Any) -> Any:
