@@ -33,6 +33,7 @@ KNOWN_PLUGINS: Final = (
     KnownPlugin("tensorboard", "TensorBoardPlugin", "bz-plugin-tensorboard"),
     KnownPlugin("early_stopping", "EarlyStoppingPlugin", "bz-plugin-early-stopping"),
     KnownPlugin("averaging", "AveragingPlugin", "bz-plugin-averaging"),
+    KnownPlugin("profiler", "ProfilerPlugin", "bz-plugin-profiler"),
 )
 
 
