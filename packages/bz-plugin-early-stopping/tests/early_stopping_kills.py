@@ -25,7 +25,7 @@ from bz.testing import RecordingPlugin, train
 from bz.training.checkpoint import find_checkpoint
 from bz_plugin_early_stopping import EarlyStoppingPlugin
 
-BEST_STEP = 10
+BEST_STEP = 5
 
 
 def in_a_process(action: Callable[[], object]) -> int:

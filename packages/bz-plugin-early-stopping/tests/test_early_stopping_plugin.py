@@ -18,6 +18,7 @@ from early_stopping_runs import Weights, run, scripted_spec, weights
 
 from bz import ConfigError, Trainer
 from bz.plugins import EarlyStoppingPlugin as ResolvedPlugin
+from bz.plugins import Plugin
 from bz.plugins.discovery import discover_plugins
 from bz.plugins.manager import PluginManager
 from bz.plugins.selection import PluginRequest, choose_plugins
@@ -211,16 +212,79 @@ def test_training_loss_stands_in_for_a_validation_that_is_not_there(caplog: pyte
     assert said(caplog) == ["this run has no validation: early stopping watches the training loss"]
 
 
-def test_validation_that_is_only_planned_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    plugin = EarlyStoppingPlugin()
-    seen: list[Any] = []
-    context = RecordingPlugin(lambda hook, context: seen.append(context) if hook == "end_training_loop" else None)
-    spec = scripted_spec(lambda context: 0.5)
-    train(spec, context, epochs=1)
-    plugin.start_training_session(seen[0])
-    plugin.end_epoch(type("BeforeTheFirstValidation", (), {"validation_batches": 1, "validation_batch_count": 0})())
-    assert said(caplog) == []
-    assert plugin.state_dict()["last"] is None
+def by_step(start: float, step: float) -> Any:
+    return scripted_spec(lambda context: start + step * context.global_step)
+
+
+def test_patience_counts_validations_however_rare() -> None:
+    result = train(by_step(0.5, 0.01), EarlyStoppingPlugin(patience=2), epochs=9, validation_interval="2 epochs")
+    assert (result.status, result.epochs) == ("stopped", 6)
+    assert result.stop_reason == "validation_loss has not improved for 2 validations; best 0.56 in epoch 2, step 6"
+
+
+def test_validation_inside_an_epoch_ends_the_run_at_once() -> None:
+    recorder = RecordingPlugin()
+    plugin = EarlyStoppingPlugin(patience=3)
+    result = train(by_step(0.5, 0.01), plugin, recorder, epochs=9, validation_interval="1 step", strict_plugins=True)
+    assert (result.status, result.epochs, result.global_step) == ("stopped", 1, 4)
+    assert recorder.events[-2:] == ["end_validation_loop", "end_training_session"]
+    assert result.stop_reason == "validation_loss has not improved for 3 validations; best 0.51 in epoch 1, step 1"
+
+
+def test_validation_after_the_last_batch_lets_the_epoch_be_closed() -> None:
+    recorder = RecordingPlugin()
+    plugin = EarlyStoppingPlugin(patience=2)
+    result = train(by_step(0.5, 0.01), plugin, recorder, epochs=9, validation_interval="1 step", strict_plugins=True)
+    assert (result.status, result.epochs, result.global_step) == ("stopped", 1, 3)
+    assert recorder.events[-4:] == ["end_validation_loop", "end_training_loop", "end_epoch", "end_training_session"]
+
+
+@pytest.mark.parametrize(("min_epochs", "step"), [(0, 2), (1, 3), (2, 6)])
+def test_epoch_that_is_not_done_does_not_count_for_min_epochs(min_epochs: int, step: int) -> None:
+    plugin = EarlyStoppingPlugin(patience=1, min_epochs=min_epochs)
+    result = train(by_step(0.5, 0.01), plugin, epochs=9, validation_interval="1 step", strict_plugins=True)
+    assert (result.status, result.global_step) == ("stopped", step)
+
+
+def test_untrained_model_is_the_first_to_beat() -> None:
+    plugin = EarlyStoppingPlugin(patience=2, restore_best_weights=True)
+    spec = by_step(0.5, 0.01)
+    before = weights(spec)
+    result = train(spec, plugin, epochs=9, validate_first=True, strict_plugins=True)
+    assert result.stop_reason == "validation_loss has not improved for 2 validations; best 0.5 in epoch 0, step 0"
+    assert weights(spec) == before
+
+
+def test_goal_that_the_untrained_model_reaches_ends_the_run_before_it_begins() -> None:
+    plugin = EarlyStoppingPlugin(stopping_threshold=0.5)
+    result = train(by_step(0.5, 0.01), plugin, epochs=9, validate_first=True, strict_plugins=True)
+    assert (result.status, result.epochs, result.global_step) == ("stopped", 0, 0)
+
+
+def test_weights_that_were_validated_are_those_that_are_put_back() -> None:
+    class HalfWeights(Plugin):
+        def evaluation_weights(self, context: Any) -> Any:
+            return {name: value / 2 for name, value in context.model.state_dict().items()}
+
+    notes = Weights()
+    plugin = EarlyStoppingPlugin(restore_best_weights=True)
+    _, spec = run([0.5, 0.6], notes, HalfWeights(), plugin)
+    assert weights(spec) == [(torch.tensor(value) / 2).tolist() for value in notes.after_epoch[1]]
+
+
+@pytest.mark.parametrize("options", [{"limit_validation_batches": 0}, {"validation_interval": 0}], ids=repr)
+def test_training_loss_stands_in_for_a_validation_that_is_switched_off(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = EarlyStoppingPlugin(min_delta=10.0, patience=2)
+    result = train(by_step(0.5, 0.01), plugin, epochs=9, strict_plugins=True, **options)
+    assert (result.status, result.epochs) == ("stopped", 3)
+    assert said(caplog) == ["this run has no validation: early stopping watches the training loss"]
+
+
+def test_run_that_ends_before_its_first_validation_has_measured_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    train(by_step(0.5, 0.01), EarlyStoppingPlugin(), epochs=2, validation_interval="5 epochs", strict_plugins=True)
+    assert said(caplog) == ["early stopping has had no value of validation_loss to go by"]
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,9 @@ class EarlyStoppingPlugin(Plugin):
             self._stop(context, reason)
 
     def _is_inside_epoch(self, context: TrainingContext) -> bool:
-        return context.epoch > self._trained_epoch
+        """Whether batches of this epoch are still to come, as far as that is known."""
+        has_all_batches = context.training_batch_count == context.training_batches
+        return context.epoch > self._trained_epoch and not has_all_batches
 
     def _stop(self, context: TrainingContext, reason: str) -> None:
         """Ask for a stop: at once inside an epoch, which may be long, else when the epoch is closed."""
