@@ -76,7 +76,7 @@ def profiler(**settings: Any) -> ProfilerPlugin:
 
 
 def train(
-    *plugins: object, loader: Any = None, epochs: int = 2, validates: bool = True, strict: bool = True, **options: Any
+    *plugins: object, loader: Any = None, validation: Any = None, epochs: int = 2, strict: bool = True, **options: Any
 ) -> TrainingResult:
     """Train a linear model for some epochs of 12 steps."""
     torch.manual_seed(0)
@@ -89,7 +89,7 @@ def train(
         torch.optim.SGD(model.parameters(), lr=0.1),
         options.pop("loss_fn", torch.nn.MSELoss()),
         batches() if loader is None else loader,
-        batches(2) if validates else None,
+        batches(2) if validation is None else validation,
         epochs=epochs,
         device=options.pop("device", "cpu"),
         **options,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from profiler_runs import SlowLoader, file_size_limit, names, profiler, samples, stop_at, summary, train
 
 from bz.plugins import Plugin
@@ -84,6 +85,17 @@ def test_new_run_in_the_same_folder_begins_anew(tmp_path: Path) -> None:
     for _ in range(2):
         train(profiler(devices_every="1 h"), run_dir=tmp_path)
     assert [row["device"] for row in samples(tmp_path)].count("host") == 1
+
+
+def test_memory_is_that_of_the_process_and_its_workers(tmp_path: Path) -> None:
+    data = torch.utils.data.TensorDataset(torch.randn(64, 3), torch.randn(64, 1))
+    loader = torch.utils.data.DataLoader(data, 4, num_workers=2, persistent_workers=True)
+    for name, batches in (("none", None), ("workers", loader)):
+        train(profiler(devices_every="0.1 s"), loader=batches, epochs=4, run_dir=tmp_path / name)
+    most = {
+        name: summary(tmp_path / name)["devices"]["host"]["process_memory_mib"]["max"] for name in ("workers", "none")
+    }
+    assert most["workers"] > 1.5 * most["none"]
 
 
 def test_resume_appends_and_doubles_nothing(tmp_path: Path) -> None:

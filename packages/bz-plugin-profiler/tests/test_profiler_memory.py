@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from profiler_runs import names, profiler, train
+from profiler_runs import events, names, profiler, train
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -56,8 +56,6 @@ def test_no_snapshot_is_written_when_the_memory_suffices(tmp_path: Path) -> None
 
 @needs_cuda
 def test_trace_holds_the_kernels_of_the_device(tmp_path: Path) -> None:
-    from profiler_runs import events
-
     train(profiler(steps="6-8"), run_dir=tmp_path, device="cuda")
     assert any(event.get("cat") == "kernel" for event in events(tmp_path / "profile" / "trace_6-8.json.gz"))
     text = (tmp_path / "profile" / "operators_6-8.txt").read_text(encoding="utf-8")

@@ -64,7 +64,16 @@ def test_range_over_the_end_of_an_epoch_is_traced_without_the_validation(tmp_pat
     assert len(forward_passes) == 4
 
 
-def test_file_that_torch_opens_is_not_there_when_nothing_is_traced(tmp_path: Path) -> None:
+def test_range_with_a_validation_in_it_is_traced_without_it(tmp_path: Path) -> None:
+    train(profiler(steps="5-8"), run_dir=tmp_path, epochs=1, validation_interval="6 steps")
+    traces = {name: marks(tmp_path / "profile" / name) for name in summary(tmp_path)["traces"]}
+    assert traces == {
+        "trace_5-6.json.gz": ["ProfilerStep#5", "ProfilerStep#6"],
+        "trace_7-8.json.gz": ["ProfilerStep#7", "ProfilerStep#8"],
+    }
+
+
+def test_nothing_is_written_when_nothing_is_traced(tmp_path: Path) -> None:
     train(profiler(), run_dir=tmp_path)
     assert names(tmp_path) == ["summary.json"]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler_runs import AtBatch, SlowLoader, profiler, stop_at, summary, train
+from profiler_runs import SlowLoader, profiler, stop_at, summary, train
 
+from bz.plugins import Plugin
 from bz_plugin_profiler.waiting import WaitClock, WaitTotals
 
 if TYPE_CHECKING:
@@ -77,12 +79,25 @@ def test_resume_goes_on_with_the_sums(tmp_path: Path) -> None:
     assert after["wait_seconds"] >= before["wait_seconds"] + 17 * 0.02
 
 
-def test_checkpoints_and_validation_are_no_waiting(tmp_path: Path) -> None:
-    slow = [AtBatch(step, lambda context: context.save_checkpoint("a.pth")) for step in (3, 4)]
-    train(profiler(data_wait=True), *slow, run_dir=tmp_path, epochs=1)
-    wait = summary(tmp_path)["data_wait"]
-    assert wait["batches"] == 12
-    assert wait["longest_before_step"] not in {4, 5} or wait["longest_seconds"] < 0.01
+class SlowState(Plugin):
+    """Makes each checkpoint slow."""
+
+    def state_dict(self) -> dict[str, Any]:
+        time.sleep(0.3)
+        return {}
+
+
+def test_checkpoints_are_no_waiting(tmp_path: Path) -> None:
+    result = train(profiler(data_wait=True), SlowState(), run_dir=tmp_path, epochs=1, checkpoint_interval="3 steps")
+    assert result.seconds > 1.2
+    assert summary(tmp_path)["data_wait"]["wait_seconds"] < 0.3
+
+
+def test_validation_inside_an_epoch_is_no_waiting(tmp_path: Path) -> None:
+    slow = SlowLoader(0.15, 2)
+    result = train(profiler(data_wait=True), run_dir=tmp_path, epochs=1, validation=slow, validation_interval="3 steps")
+    assert result.seconds > 1.2
+    assert summary(tmp_path)["data_wait"]["wait_seconds"] < 0.3
 
 
 def test_clock_adds_up_waits_and_steps() -> None:

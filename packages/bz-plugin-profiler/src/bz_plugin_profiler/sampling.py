@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 THREAD_NAME: Final = "bz-profiler-devices"
 PAUSE_PER_COST: Final = 100
 """Pause after a sample at least this many times as long as the sample took: at most 1 % of one core."""
+LEAST_SECONDS: Final = 0.05
+"""Between a sample and the one at the end; the load of a shorter time says nothing."""
 JOIN_SECONDS: Final = 10.0
 
 
@@ -78,9 +81,11 @@ class DeviceSampler:
             self._error = error
 
     def _sample_until_the_end(self, devices: list[Device]) -> None:
-        pause, is_over = self._interval_seconds, False
+        pause, sampled_at, is_over = self._interval_seconds, -math.inf, False
         while not is_over:
             is_over = self._is_over.wait(pause)
             began = perf_counter()
-            self._file.add(began - self._zero, [(device.key, device.read()) for device in devices])
+            if began - sampled_at >= LEAST_SECONDS:
+                self._file.add(began - self._zero, [(device.key, device.read()) for device in devices])
+                sampled_at = began
             pause = max(self._interval_seconds, PAUSE_PER_COST * (perf_counter() - began))

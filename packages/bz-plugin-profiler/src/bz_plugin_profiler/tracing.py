@@ -147,7 +147,7 @@ class Tracer:
         path = self._folder / f"trace_{steps}.json.gz"
         _write_trace(profiler, path)
         with replacing(self._folder / f"operators_{steps}.txt") as file:
-            file.write(_operator_table(profiler, self._device, steps, by_shape=self._content.record_shapes).encode())
+            file.write(_operator_table(profiler, steps, by_shape=self._content.record_shapes).encode())
         logger.info("traced %s: %s, to be opened in https://ui.perfetto.dev", _in_words(steps), path)
 
 
@@ -183,12 +183,12 @@ def _write_trace(profiler: torch.profiler.profile, path: Path) -> None:
             shutil.copyfileobj(source, packed)
 
 
-def _operator_table(profiler: torch.profiler.profile, device: torch.device, steps: str, *, by_shape: bool) -> str:
-    """Return the operators that took the most time of their own, as text."""
-    where = "cpu" if device.type == "cpu" else "device"
+def _operator_table(profiler: torch.profiler.profile, steps: str, *, by_shape: bool) -> str:
+    """Return the operators that took the most time of their own, on the device if it was traced, as text."""
+    where = "cpu" if profiler.use_device is None else "device"
     averages = profiler.key_averages(group_by_input_shape=by_shape)
     table = averages.table(sort_by=f"self_{where}_time_total", row_limit=OPERATORS_LISTED)
-    title = f"{_in_words(steps).capitalize()}: operators by their own time on the {device.type} device"
+    title = f"{_in_words(steps).capitalize()}: operators by their own time on the {profiler.use_device or 'cpu'} device"
     return f"{title}, at most {OPERATORS_LISTED}\n{table}"
 
 
