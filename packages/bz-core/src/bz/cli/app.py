@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
-from bz.cli import config, doctor, init, output, plugins, runs, train
+from bz.cli import config, doctor, export, init, output, plugins, predict, runs, train, validate
 from bz.cli.group import Command, Group
 from bz.cli.root import RootGroup
 
 app = typer.Typer(cls=RootGroup, rich_markup_mode="rich")
 app.command(cls=train.TrainCommand, epilog=train.EXAMPLES)(train.train)
+app.command(cls=Command, epilog=validate.EXAMPLES)(validate.validate)
+app.command(cls=Command, epilog=predict.EXAMPLES)(predict.predict)
+app.command(cls=Command, epilog=export.EXAMPLES)(export.export)
 app.command(cls=Command, epilog=init.EXAMPLES)(init.init)
 app.command(cls=Command, epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(plugins.app, name="plugins", cls=Group)

@@ -12,8 +12,17 @@ UNFINISHED: Final = ("crashed", "interrupted", "failed")
 """A run that was stopped came to the end that somebody asked for, such as early stopping; it is resumed by its name."""
 
 
-def find_run(wanted: str, runs_dir: Path) -> Path:
-    """Return the run folder or the checkpoint that is meant."""
+def find_run(wanted: str, runs_dir: Path, asked_by: str = "`--resume`: ") -> Path:
+    """Return the run folder or the checkpoint that is meant.
+
+    Args:
+        wanted: Name of a run, a run folder or a checkpoint; empty for the newest run that is not finished.
+        runs_dir: Folder of the runs.
+        asked_by: What a message begins with.
+
+    Raises:
+        ConfigError: There is none.
+    """
     from bz.records import list_runs
 
     if wanted == NEWEST:
@@ -24,9 +33,9 @@ def find_run(wanted: str, runs_dir: Path) -> Path:
     if path.is_file() or _is_run(path):
         return path
     if path.parent != Path():
-        raise ConfigError(f"`--resume`: {wanted!r} is no run folder and no checkpoint.", option="--resume")
+        raise ConfigError(f"{asked_by}{wanted!r} is no run folder and no checkpoint.", option="--resume")
     names = [run.name for run in list_runs(runs_dir)]
-    raise _no_such_run(wanted, names, runs_dir)
+    raise _no_such_run(wanted, names, runs_dir, asked_by)
 
 
 def _is_run(folder: Path) -> bool:
@@ -36,11 +45,23 @@ def _is_run(folder: Path) -> bool:
     return (folder / RECORD_NAME).is_file() or (folder / STATE_FOLDER).is_dir()
 
 
-def _no_such_run(wanted: str, names: list[str], runs_dir: Path) -> ConfigError:
+def run_of(checkpoint: Path) -> Path | None:
+    """Return the folder of the run that a file belongs to, or None if it is in none."""
+    from bz.records import RECORD_NAME
+
+    return next((folder for folder in checkpoint.absolute().parents if (folder / RECORD_NAME).is_file()), None)
+
+
+def as_written(folder: Path) -> Path:
+    """Return a path as short as a user would write it."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _no_such_run(wanted: str, names: list[str], runs_dir: Path, asked_by: str) -> ConfigError:
     from bz.errors import suggestion
 
     known = f"the latest: {', '.join(names[-3:])}" if names else "there are none"
-    fault = f"`--resume`: There is no run {wanted!r} in {runs_dir}; {known}.{suggestion(wanted, names)}"
+    fault = f"{asked_by}There is no run {wanted!r} in {runs_dir}; {known}.{suggestion(wanted, names)}"
     return ConfigError(fault, option="--resume")
 
 

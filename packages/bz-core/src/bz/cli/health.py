@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from bz.cli.config import faults_of, find_settings
-from bz.cli.wording import counted
+from bz.cli.wording import counted, size_of
 from bz.errors import BzError
 
 State = Literal["ok", "warn", "fail"]
@@ -62,7 +62,7 @@ def _environment() -> Iterator[Finding]:
     yield Finding("cores", "ok", f"{counted(usable, 'core')}{of}.")
     free = _free_memory()
     if free is not None:
-        yield Finding("memory", "warn" if free < _LITTLE_MEMORY else "ok", f"{_size(free)} of memory are free.")
+        yield Finding("memory", "warn" if free < _LITTLE_MEMORY else "ok", f"{size_of(free)} of memory are free.")
 
 
 def _usable_cores() -> int:
@@ -124,11 +124,12 @@ def _disk(script: Path | None, runs_dir: Path) -> Iterator[Finding]:
         size, source = None, ""
     if size is None:
         note = "how large a checkpoint will be is not known before there is one"
-        yield Finding("disk", "warn" if free < _LITTLE_DISK else "ok", f"{_size(free)} are free; {note}.")
+        yield Finding("disk", "warn" if free < _LITTLE_DISK else "ok", f"{size_of(free)} are free; {note}.")
         return
     needed = COPIES * size
     state: State = "ok" if free >= needed else "warn" if free >= size else "fail"
-    text = f"{_size(free)} are free; a run needs {_size(needed)} for {COPIES} checkpoints of {_size(size)} ({source})."
+    each = f"{COPIES} checkpoints of {size_of(size)} ({source})"
+    text = f"{size_of(free)} are free; a run needs {size_of(needed)} for {each}."
     yield Finding("disk", state, text)
 
 
@@ -214,11 +215,3 @@ def _runs(runs_dir: Path) -> Iterator[Finding]:
         named = ", ".join(f"{run.name} ({run.status})" for run in unfinished[-3:])
         number = counted(len(unfinished), "run")
         yield Finding("runs", "warn", f"{number} can go on with `bz train --resume NAME`; the newest: {named}.")
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:  # noqa: PLR2004 - decimal units
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -90,9 +90,18 @@ def load_settings(request: TrainRequest) -> tuple[Path | None, "Config"]:
     Raises:
         ConfigError: With every fault.
     """
+    path = find_settings(request.config)
+    return path, read_settings(path, request)
+
+
+def read_settings(path: Path | None, request: TrainRequest) -> "Config":
+    """Return the settings of a file, or of none, with what the command line asks for; their secrets are not printed.
+
+    Raises:
+        ConfigError: With every fault.
+    """
     from bz.config import load_config, redact
 
-    path = find_settings(request.config)
     short = request.short_overrides
     try:
         settings = load_config(path, [*request.inherited, *request.overrides, *short])
@@ -101,7 +110,7 @@ def load_settings(request: TrainRequest) -> tuple[Path | None, "Config"]:
         raise ConfigError.join([_in_words_of_the_user(error, short), *others]) from error
     values = settings.model_dump()
     output.hide(find_secrets(values, redact(values)))
-    return path, settings
+    return settings
 
 
 def _in_words_of_the_user(error: ConfigError, short: Mapping[str, str]) -> ConfigError:
@@ -145,8 +154,8 @@ def build_parts(request: TrainRequest, settings: "Config", path: Path | None) ->
         attempts.call(check_name, request.name)
     device = attempts.call(resolve_device, settings.training.device)
     metrics = attempts.call(build_metrics, settings.metrics)
-    choices = attempts.call(_choose, settings, request)
-    plugins = attempts.call(_load, choices or (), path)
+    choices = attempts.call(choose, settings, request)
+    plugins = attempts.call(load, choices or (), path)
     attempts.close()
     assert device is not None
     assert metrics is not None
@@ -155,7 +164,12 @@ def build_parts(request: TrainRequest, settings: "Config", path: Path | None) ->
     return Parts(device=device, metrics=metrics, choices=choices, plugins=plugins)
 
 
-def _choose(settings: "Config", request: TrainRequest) -> "Sequence[PluginChoice]":
+def choose(settings: "Config", request: TrainRequest) -> "Sequence[PluginChoice]":
+    """Decide about every plugin.
+
+    Raises:
+        ConfigError: One is named that does not exist.
+    """
     from bz.plugins.discovery import discover_plugins
     from bz.plugins.selection import choose_plugins
 
@@ -163,7 +177,12 @@ def _choose(settings: "Config", request: TrainRequest) -> "Sequence[PluginChoice
     return choose_plugins(discover_plugins(), sections, request.plugins.or_environment(os.environ))
 
 
-def _load(choices: "Sequence[PluginChoice]", path: Path | None) -> "LoadedPlugins":
+def load(choices: "Sequence[PluginChoice]", path: Path | None) -> "LoadedPlugins":
+    """Import and build the plugins that are on; their secrets are not printed from now on.
+
+    Raises:
+        ConfigError: With every fault of those that the settings name.
+    """
     from bz.plugins.loading import load_plugins
 
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bz.cli.finding import UNFINISHED, find_run, fresh_command
+from bz.cli.finding import UNFINISHED, as_written, find_run, fresh_command, run_of
 from bz.cli.inheritance import inherit
 from bz.cli.preparation import TrainRequest
 from bz.cli.wording import counted
@@ -132,7 +132,7 @@ def _take_up_run(request: TrainRequest, path: Path) -> Resumed:
             logger.warning(
                 "%s cannot be read; what the run was made with is taken from its checkpoint", path / RECORD_NAME
             )
-            record = _record_of(found) if found is not None else {}
+            record = record_of(found) if found is not None else {}
         if found is None and record.get("status") not in {"running", *UNFINISHED}:
             raise _nothing_to_go_on_from(path)
         owner = former if record.get("status") == "running" else None
@@ -171,19 +171,19 @@ def _newest_checkpoint(folder: Path) -> "FoundCheckpoint | None":
 def _take_up_checkpoint(request: TrainRequest, path: Path) -> Resumed:
     """Go on from one file: in the run that it lies in, or in a new one if it lies in none or `--name` asks for it."""
     from bz.lock import hold
-    from bz.records import RECORD_NAME, read_record
+    from bz.records import read_record
     from bz.runs import RunFolder
     from bz.training.checkpoint import find_checkpoint
 
-    origin = next((folder for folder in path.absolute().parents if (folder / RECORD_NAME).is_file()), None)
+    origin = run_of(path)
     with ExitStack() as stack:
         goes_on = origin is not None and request.name is None
         owner = stack.enter_context(hold(origin)).former if goes_on and origin else None
         found = find_checkpoint(path)
-        record = read_record(origin) if origin else _record_of(found)
+        record = read_record(origin) if origin else record_of(found)
         return Resumed(
             request=inherit(request, record),
-            folder=RunFolder(_as_written(origin)) if goes_on and origin else None,
+            folder=RunFolder(as_written(origin)) if goes_on and origin else None,
             record=record,
             owner=owner if record.get("status") == "running" else None,
             found=found,
@@ -191,11 +191,8 @@ def _take_up_checkpoint(request: TrainRequest, path: Path) -> Resumed:
         )
 
 
-def _as_written(folder: Path) -> Path:
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-
-
-def _record_of(found: "FoundCheckpoint") -> dict[str, Any]:
+def record_of(found: "FoundCheckpoint") -> dict[str, Any]:
+    """Return as much of the record of a run as its checkpoint knows."""
     own = found.state.get("bz", {})
     settings = own.get("settings", {})
     return {

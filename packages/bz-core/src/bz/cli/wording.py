@@ -7,6 +7,7 @@ from typing import Any, Final
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _BRIEF: Final = 10
+_THOUSAND: Final = 1000
 
 
 def number(value: Any) -> str:
@@ -38,3 +39,12 @@ def duration(seconds: Any) -> str:
 def counted(count: int, noun: str) -> str:
     """Return as in `1 epoch`, `3 epochs`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def size_of(num_bytes: float) -> str:
+    """Return the size of a file or of memory as in `410 bytes`, `1.2 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < _THOUSAND:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= _THOUSAND
+    return f"{num_bytes:.3g} TB"
