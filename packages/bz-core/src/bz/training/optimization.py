@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -225,13 +226,21 @@ class ManualOptimization:
         self._device_type = precision.device_type
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of `loss`; autocast is for forward passes and stays out of it."""
-        with torch.autocast(self._device_type, enabled=False):
+        """Add the gradients of `loss`."""
+        with self._outside_autocast():
             self._steps.backward(loss)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradients of the optimizer's parameters, and step it."""
-        self._steps.step(optimizer)
+        with self._outside_autocast():
+            self._steps.step(optimizer)
+
+    @contextmanager
+    def _outside_autocast(self) -> Iterator[None]:
+        """Leave the autocast of the step, as code between forward passes does; the next one casts the weights anew."""
+        with torch.autocast(self._device_type, enabled=False):
+            yield
+        torch.clear_autocast_cache()  # type: ignore[no-untyped-call]  # torch leaves it without types
 
     def update(self, _result: StepResult, _batch: Any, _index: int) -> bool:
         """Count what the step has done."""
