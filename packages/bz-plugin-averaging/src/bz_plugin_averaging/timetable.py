@@ -35,7 +35,7 @@ class Timetable:
         """
         if context.global_step == self._last_step or not self._has_begun(context, is_epoch_trained=is_epoch_trained):
             return False
-        if not (is_epoch_trained or self._every.interval.is_inside_epoch) or not self._every.is_due(context):
+        if not self._every.is_due(context):
             return False
         self._last_step = context.global_step
         return True
