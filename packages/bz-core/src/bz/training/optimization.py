@@ -240,7 +240,7 @@ class ManualOptimization:
         """Leave the autocast of the step, as code between forward passes does; the next one casts the weights anew."""
         with torch.autocast(self._device_type, enabled=False):
             yield
-        torch.clear_autocast_cache()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        torch.clear_autocast_cache()
 
     def update(self, _result: StepResult, _batch: Any, _index: int) -> bool:
         """Count what the step has done."""
