@@ -162,7 +162,11 @@ class WindowedOptimization:
     def _weight(self, result: StepResult, batch: Any) -> Weight:
         if self._window == 1:
             return 1.0
-        return result.weight if result.weight is not None else float(count_samples(batch))
+        if result.weight is None:
+            return float(count_samples(batch))
+        if isinstance(result.weight, torch.Tensor):  # of integers or in half precision, it would round the gradients
+            return result.weight.to(torch.promote_types(result.loss.dtype, torch.float32))
+        return result.weight
 
     def _window_size(self, index: int) -> int:
         size = self._window - index % self._window
