@@ -60,7 +60,7 @@ def trained(spec: TrainingSpec, **settings: Any) -> list[torch.Tensor]:
     def look(hook: str, context: TrainingContext) -> None:
         # The step that ends a loader without a length is made after its last batch.
         if hook in {"end_training_batch", "end_training_loop"} and context.global_step > len(gradients):
-            gradients.append(torch.cat([one.grad.flatten() for one in context.model.parameters()]))
+            gradients.append(flat(one.grad for one in context.model.parameters()))
 
     torch.manual_seed(11)
     checked = {"epochs": EPOCHS, "checkpoint_interval": 0, "device": "cpu", **settings}
