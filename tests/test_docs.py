@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import bz.hookspecs
 from bz import Plugin, TrainingContext
 from bz.cli.app import app
+from bz.cli.extensions import discover_commands
 from bz.config import load_config
 from bz.hookspecs import LIFECYCLE_HOOKS
 from bz.plugins.discovery import discover_plugins
@@ -297,13 +298,41 @@ def defaults(model: type[BaseModel]) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("document", PLUGIN_READMES, ids=identify)
+def entry_points(document: Path, group: str) -> dict[str, str]:
+    """Return the entry points of one group in the package that a README is about."""
+    content = tomllib.loads(read(document.parent / "pyproject.toml"))
+    found: dict[str, str] = content["project"]["entry-points"].get(group, {})
+    return found
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in PLUGIN_READMES if entry_points(path, "bz.plugins")], ids=identify
+)
 def test_settings_of_plugins_are_those_of_the_code(document: Path) -> None:
     [plugin] = [one for one in discover_plugins() if one.package == document.parent.name]
     expected = defaults(describe_settings(plugin.load()))
     rows = {row[0]: row[1] for row in table(read(document), "Setting")}
     assert list(rows) == list(expected)
     assert {name: written for name, written in rows.items() if written.strip("`") not in expected[name]} == {}
+
+
+def options(command: Any) -> list[list[str]]:
+    """Return option, default and help of a command, as its table has them."""
+    rows = []
+    for param in command.params:
+        if param.param_type_name == "option":
+            default = "none" if param.default is None else str(param.default).lower()
+            rows.append([" ".join(filter(None, [param.opts[0], param.metavar])), default, param.help])
+    return rows
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in PLUGIN_READMES if not entry_points(path, "bz.plugins")], ids=identify
+)
+def test_options_of_packages_without_a_plugin_are_those_of_the_code(document: Path) -> None:
+    [name] = entry_points(document, "bz.commands")
+    [command] = discover_commands()[name]
+    assert table(read(document), "Option") == options(command.load())
 
 
 def test_keys_of_a_checkpoint_are_those_of_a_file(tmp_path: Path) -> None:

@@ -93,9 +93,13 @@ def test_plugin_depends_on_this_line_of_the_core(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PLUGINS)
-def test_plugin_has_an_entry_point_into_its_own_package(package: str) -> None:
-    targets = project(package)["entry-points"]["bz.plugins"].values()
-    assert [target.partition(":")[0] for target in targets] == [import_name(package)]
+def test_plugin_has_entry_points_into_its_own_package(package: str) -> None:
+    groups = project(package)["entry-points"]
+    plugins, commands = (list(groups.get(group, {}).values()) for group in ("bz.plugins", "bz.commands"))
+    assert set(groups) <= {"bz.plugins", "bz.commands"}
+    assert [target.partition(":")[0] for target in plugins] in ([import_name(package)], [])
+    assert [target.partition(":")[0] for target in commands] in ([f"{import_name(package)}.cli"], [])
+    assert plugins + commands != []
 
 
 @pytest.mark.parametrize("package", PLUGINS)
