@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from bz.config import Config, load_config
+from bz.config.models import TrainingOptions, TrainingSettings
 from bz.errors import ConfigError
 
 DESIGN_EXAMPLE = """
@@ -53,11 +54,25 @@ def test_load_without_a_file_gives_the_defaults() -> None:
     config = load_config(None, environ={})
     assert config == Config()
     assert config.training.model_dump() == {
-        "epochs": 1,
+        "epochs": None,
+        "max_steps": None,
+        "max_time": None,
+        "limit_train_batches": None,
+        "limit_validation_batches": None,
+        "overfit_batches": None,
+        "validation_interval": "1 epoch",
+        "validate_first": False,
         "device": "auto",
         "precision": "fp32",
+        "tf32": None,
         "compile": False,
+        "accumulate_batches": 1,
+        "clip_grad_norm": None,
+        "clip_grad_value": None,
+        "scheduler_interval": "1 epoch",
+        "scheduler_monitor": None,
         "seed": None,
+        "deterministic": False,
         "checkpoint_interval": "1 epoch",
         "async_checkpoint": False,
         "on_nonfinite": "stop",
@@ -90,7 +105,15 @@ def test_config_is_frozen() -> None:
         ("epochs", "3", 'must be a whole number, got "3".'),
         ("epochs", 3.0, "must be a whole number, got 3.0."),
         ("epochs", 2.5, "must be a whole number, got 2.5."),
-        ("epochs", None, "must be a whole number, got null."),
+        ("accumulate_batches", None, "must be a whole number, got null."),
+        ("max_time", "5 epochs", 'must be above 0 and written as "30 s", "10 min" or "8 h", got "5 epochs".'),
+        ("max_time", 600, 'must be above 0 and written as "30 s", "10 min" or "8 h", got 600.'),
+        ("clip_grad_norm", 0.0, "must be greater than 0.0, got 0.0."),
+        (
+            "scheduler_interval",
+            "1 min",
+            'must be a number of epochs or steps, as in "1 epoch" or "200 steps", got "1 min".',
+        ),
         ("epochs", [3], "must be a whole number, got [3]."),
         ("seed", -1, "must be at least 0, got -1."),
         ("seed", "x", 'must be a whole number, got "x".'),
@@ -139,10 +162,7 @@ def test_training_with_a_good_value_keeps_it(name: str, value: Any) -> None:
     [
         (
             {"training": {"epoch": 3}},
-            (
-                "unknown key `training.epoch`; accepted: async_checkpoint, checkpoint_interval, compile, device, "
-                "epochs, on_nonfinite, precision, seed. Did you mean 'epochs'?"
-            ),
+            "unknown key `training.epoch`. Did you mean 'epochs'?",
         ),
         (
             {"epochs": 3},
@@ -178,16 +198,49 @@ def test_load_a_wrong_shape_says_what_is_accepted(settings: Any, fault: str) -> 
     assert faults(settings) == (f"bz.json: {fault}",)
 
 
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (
+            {"mod": "default"},
+            (
+                "unknown key `training.compile.mod`; accepted: backend, dynamic, fullgraph, mode, options. "
+                "Did you mean 'mode'?"
+            ),
+        ),
+        ({"fullgraph": 3}, "`training.compile.fullgraph` must be true or false, got 3."),
+        ({"mode": "default", "options": {"a": 1}}, "`training.compile` must have `mode` or `options`, not both."),
+    ],
+)
+def test_fault_inside_a_member_of_a_union_is_named_where_it_is(value: Any, fault: str) -> None:
+    assert faults({"training": {"compile": value}}) == (f"bz.json: {fault}",)
+
+
+def test_clipping_in_two_ways_is_refused() -> None:
+    found = faults({"training": {"clip_grad_norm": 1.0, "clip_grad_value": 0.5}})
+    assert found == ("bz.json: `training` must have `clip_grad_norm` or `clip_grad_value`, not both.",)
+
+
+def test_keywords_of_the_trainer_are_the_settings_of_the_training() -> None:
+    assert list(TrainingOptions.__annotations__) == list(TrainingSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [({}, 1), ({"epochs": 3}, 3), ({"max_steps": 5}, None), ({"max_time": "1 h"}, None),
+     ({"epochs": 3, "max_steps": 5}, 3)],
+)  # fmt: skip
+def test_epochs_are_one_unless_something_else_ends_the_run(settings: dict[str, Any], limit: int | None) -> None:
+    assert TrainingSettings.model_validate(settings).epoch_limit == limit
+
+
 def test_load_several_faults_reports_all_of_them() -> None:
     found = faults({"training": {"epochs": 0, "devise": "cpu"}, "hyperparameters": {"key": "${UNSET}"}}, ["seed"])
     assert found == (
         "`--set`: \"seed\" has no '='; write it as --set training.epochs=3.",
         "bz.json: `hyperparameters.key` reads the environment variable UNSET, which is not set.",
         "bz.json: `training.epochs` must be at least 1, got 0.",
-        (
-            "bz.json: unknown key `training.devise`; accepted: async_checkpoint, checkpoint_interval, compile, device, "
-            "epochs, on_nonfinite, precision, seed. Did you mean 'device'?"
-        ),
+        "bz.json: unknown key `training.devise`. Did you mean 'device'?",
     )
 
 
@@ -237,7 +290,7 @@ def test_record_has_defaults_and_neither_secrets_nor_variables() -> None:
     }
     record = load(settings, ["plugins.email.config.token=canary"], {"PW": "canary", "HOST": "canary"}).record()
     assert "canary" not in json.dumps(record)
-    assert record["training"]["epochs"] == 1
+    assert record["training"]["epochs"] is None
     assert record["hyperparameters"] == {"api_key": "**********", "host": "${HOST}", "pad_token": "<pad>"}
     assert record["plugins"]["email"] == {
         "enabled": True,

@@ -356,21 +356,6 @@ def test_fp16_scaler_goes_through_a_resume(tmp_path: Path) -> None:
     assert resumed.history == whole.history
 
 
-class Compiling(nn.Linear):
-    """Is compiled by a backend that needs no compiler, so that the test takes no minutes."""
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        super().compile(*args, backend="eager", **kwargs)
-
-
-def test_compiled_model_trains_and_keeps_plain_keys() -> None:
-    model = Compiling(4, 3)
-    spec = tiny_spec(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
-    assert train(spec, epochs=1, compile=True).status == "completed"
-    assert model._compiled_call_impl is not None
-    assert list(model.state_dict()) == ["weight", "bias"]
-
-
 class Pair(NamedTuple):
     inputs: Any
     targets: Any

@@ -128,6 +128,23 @@ def prepare_model(spec: TrainingSpec, settings: TrainingSettings, device: torch.
     if isinstance(spec.loss_fn, torch.nn.Module):
         spec.loss_fn.to(device)
     if settings.compile is True:
-        spec.model.compile()
+        compile_model(spec.model, {})
     elif settings.compile:
-        spec.model.compile(**settings.compile.model_dump())
+        compile_model(spec.model, settings.compile.model_dump())
+
+
+def compile_model(model: torch.nn.Module, options: dict[str, Any]) -> None:
+    """Compile the model in place, so that its parameters keep their names.
+
+    `model.compile` compiles the frames of the user's own `forward`. Where the model is one of torch's
+    modules, such as `nn.Sequential`, there is none, and it would compile nothing without a word; a
+    frame of bz takes its place.
+    """
+    if not type(model).forward.__module__.startswith("torch.nn."):
+        model.compile(**options)
+        return
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return model._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]  # noqa: SLF001 - as model.compile does
+
+    model._compiled_call_impl = torch.compile(forward, **options)  # noqa: SLF001 - see above

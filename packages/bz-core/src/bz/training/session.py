@@ -306,9 +306,10 @@ class Session:
         """Train on the batches; return False when a stop took effect after one of them."""
         self._spec.model.train()
         self._fire("start_training_loop")
-        goes_on = self._between_batches(is_validation_due=True) if is_validation_due else not self._has_reached_limit()
-        left = self._unless_interrupted(batches) if goes_on else ()
-        if not self._training_loop.run(left, first_index):
+        is_over = first_index > 0 and self._has_reached_limit()
+        if is_validation_due:
+            is_over = not self._between_batches(is_validation_due=True)
+        if not self._training_loop.run(() if is_over else self._unless_interrupted(batches), first_index):
             return False
         if self._progress.batches_done == 0:
             raise TrainingError(
