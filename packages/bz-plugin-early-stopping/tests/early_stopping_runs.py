@@ -39,7 +39,11 @@ def scripted_spec(value_at: Callable[[Any], float], **changes: Any) -> TrainingS
         return StepResult(torch.tensor(value, dtype=torch.float64), value, value)
 
     loader = DataLoader(TensorDataset(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long)))
-    fields = {"validation_loader": loader, "validation_step": validation_step, "metrics": {"accuracy": Shown()}}
+    fields: dict[str, Any] = {
+        "validation_loader": loader,
+        "validation_step": validation_step,
+        "metrics": {"accuracy": Shown()},
+    }
     return tiny_spec(**fields | changes)
 
 

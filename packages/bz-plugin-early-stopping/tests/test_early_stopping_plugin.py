@@ -204,8 +204,6 @@ def test_training_value_is_measured_at_the_end_of_each_epoch(monitor: str) -> No
 
 def test_training_loss_stands_in_for_a_validation_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     spec = tiny_spec(validation_loader=None)
-    spec.optimizer.param_groups[0]["lr"] = 0.0
-    spec.model.eval()
     result = train(spec, EarlyStoppingPlugin(min_delta=10.0, patience=2), epochs=9, strict_plugins=True)
     assert (result.status, result.epochs) == ("stopped", 3)
     assert re.match("training_loss has not improved for 2 epochs; best ", result.stop_reason or "")
