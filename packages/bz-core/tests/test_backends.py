@@ -43,7 +43,8 @@ def test_switches_hold_for_the_session_and_are_put_back(settings: dict[str, Any]
 def test_algorithm_that_is_not_deterministic_is_refused_with_torchs_own_words() -> None:
     def step(context: TrainingContext, batch: Any) -> torch.Tensor:
         scattered = torch.zeros(2, 4).put_(torch.tensor([0, 0]), torch.ones(2), accumulate=False)
-        return context.model(scattered).sum()
+        loss: torch.Tensor = context.model(scattered).sum()
+        return loss
 
     spec = tiny_spec(training_step=step)
     train(spec, epochs=1)
@@ -69,7 +70,8 @@ def test_workers_draw_numbers_of_their_own_that_the_seed_decides(persistent: boo
 
         def step(context: TrainingContext, batch: torch.Tensor) -> torch.Tensor:
             batches.extend(batch.tolist())
-            return context.model(batch.float().mean() * torch.ones(1, 4)).sum()
+            loss: torch.Tensor = context.model(batch.float().mean() * torch.ones(1, 4)).sum()
+            return loss
 
         loader = DataLoader(Noise(), 1, num_workers=2, persistent_workers=persistent)
         train(tiny_spec(training_loader=loader, validation_loader=None, training_step=step), epochs=2, seed=seed)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from bz import ConfigError, TrainingContext
+from bz import ConfigError, TrainingContext, TrainingSpec
 from bz.testing import RecordingPlugin, tiny_spec, train
 from bz.training.checkpoint import find_checkpoint
 
@@ -239,6 +239,11 @@ def learner_options(loader: Any) -> dict[str, Any]:
     }
 
 
+def seen_by(spec: TrainingSpec) -> list[tuple[bool, list[float]]]:
+    assert isinstance(spec.model, Learner)
+    return spec.model.seen
+
+
 def numbers(count: int = 12) -> TensorDataset:
     column = torch.arange(float(count)).unsqueeze(1)
     return TensorDataset(column, column)
@@ -249,10 +254,10 @@ def test_overfitting_trains_and_validates_on_the_same_few_batches(own_generator:
     generator = torch.Generator().manual_seed(5) if own_generator else None
     spec = tiny_spec(**learner_options(DataLoader(numbers(), 3, shuffle=True, generator=generator)))
     train(spec, epochs=3, overfit_batches=2)
-    first = spec.model.seen[:2]
-    assert [batch for _, batch in first] == [batch for _, batch in spec.model.seen[2:4]]
-    assert [is_training for is_training, _ in spec.model.seen] == 3 * [True, True, False, False]
-    assert {tuple(batch) for _, batch in spec.model.seen} == {tuple(batch) for _, batch in first}
+    first = seen_by(spec)[:2]
+    assert [batch for _, batch in first] == [batch for _, batch in seen_by(spec)[2:4]]
+    assert [is_training for is_training, _ in seen_by(spec)] == 3 * [True, True, False, False]
+    assert {tuple(batch) for _, batch in seen_by(spec)} == {tuple(batch) for _, batch in first}
 
 
 def test_overfitting_leaves_random_numbers_and_the_loader_alone() -> None:
@@ -271,7 +276,7 @@ def test_overfitting_takes_the_same_batches_when_it_is_resumed(tmp_path: Path) -
     torch.manual_seed(99)
     again = tiny_spec(**learner_options(DataLoader(numbers(), 3, shuffle=True)))
     train(again, epochs=2, overfit_batches=2, run_dir=tmp_path, resume=tmp_path)
-    assert [batch for _, batch in again.model.seen[:2]] == [batch for _, batch in options["model"].seen[:2]]
+    assert [batch for _, batch in seen_by(again)[:2]] == [batch for _, batch in options["model"].seen[:2]]
 
 
 def test_limited_epochs_of_persistent_workers_go_on_exactly(tmp_path: Path) -> None:
@@ -284,7 +289,7 @@ def test_limited_epochs_of_persistent_workers_go_on_exactly(tmp_path: Path) -> N
     train(whole, epochs=4, **options)
     train(spec(), epochs=2, run_dir=tmp_path, **options)
     train(resumed, epochs=4, run_dir=tmp_path, resume=tmp_path, **options)
-    assert resumed.model.seen == whole.model.seen[4:]
+    assert seen_by(resumed) == seen_by(whole)[4:]
     assert weights(resumed.model) == weights(whole.model)
 
 

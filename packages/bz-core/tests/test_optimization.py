@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def layer(model: nn.Module, index: int) -> Any:
+    return list(model.children())[index]
+
+
 def look_at(hook: str, value: Callable[[TrainingContext], Any]) -> tuple[RecordingPlugin, list[Any]]:
     """Return a plugin that notes a value at each call of one hook, and where it notes it."""
     seen: list[Any] = []
@@ -26,8 +30,8 @@ def look_at(hook: str, value: Callable[[TrainingContext], Any]) -> tuple[Recordi
 
 def two_optimizers(spec: Any) -> dict[str, torch.optim.Optimizer]:
     return {
-        "first": torch.optim.SGD(spec.model[0].parameters(), lr=0.1),
-        "second": torch.optim.SGD(spec.model[3].parameters(), lr=0.2),
+        "first": torch.optim.SGD(layer(spec.model, 0).parameters(), lr=0.1),
+        "second": torch.optim.SGD(layer(spec.model, 3).parameters(), lr=0.2),
     }
 
 
@@ -73,7 +77,7 @@ def test_gradients_of_a_skipped_batch_are_left_out_of_its_window() -> None:
     options: dict[str, Any] = {"epochs": 1, "on_nonfinite": "skip", "seed": 1, "validation_interval": 0}
     for one, batches in ((spec, [good, (bad[0] * torch.nan, bad[1]), last]), (clean, [good, last])):
         one.training_loader = batches
-        one.model[2].p = 0.0
+        layer(one.model, 2).p = 0.0
         result = train(one, accumulate_batches=3, **options)
         assert result.global_step == 1
     for one_weight, other in zip(spec.model.parameters(), clean.model.parameters(), strict=True):
@@ -89,7 +93,7 @@ def test_batch_of_unknown_size_is_explained() -> None:
 
 def test_weight_of_a_step_takes_the_place_of_the_number_of_samples() -> None:
     spec = tiny_spec(training_loader=[["text"], ["more"]], validation_loader=None)
-    spec.model[2].p = 0.0
+    layer(spec.model, 2).p = 0.0
     scale = {"text": 1.0, "more": 3.0}
 
     def step(context: TrainingContext, batch: Any) -> StepResult:
@@ -97,7 +101,7 @@ def test_weight_of_a_step_takes_the_place_of_the_number_of_samples() -> None:
         return StepResult(context.model(inputs).sum(), weight=scale[batch[0]])
 
     spec.training_step = step
-    plugin, gradients = look_at("end_training_batch", lambda context: context.model[3].bias.grad.tolist())
+    plugin, gradients = look_at("end_training_batch", lambda context: layer(context.model, 3).bias.grad.tolist())
     train(spec, plugin, epochs=1, accumulate_batches=2)
     assert gradients[1] == [1.0, 1.0, 1.0]  # (1 x 1 + 3 x 1) / 4: the derivative of each sum is 1
 
@@ -129,7 +133,7 @@ def _norm(model: nn.Module) -> torch.Tensor:
 def test_learning_rates_have_the_names_of_groups_and_optimizers() -> None:
     spec = tiny_spec()
     grouped = torch.optim.SGD(
-        [{"params": spec.model[0].parameters(), "lr": 0.3}, {"params": spec.model[3].parameters()}]
+        [{"params": layer(spec.model, 0).parameters(), "lr": 0.3}, {"params": layer(spec.model, 3).parameters()}]
     )
     seen = []
     for optimizer, step in ((spec.optimizer, None), (grouped, None), (two_optimizers(spec), manual_step)):
@@ -177,7 +181,7 @@ def test_checkpoint_with_other_optimizers_is_refused_with_their_names(tmp_path: 
 
 def test_optimizing_in_a_run_that_bz_optimizes_is_explained() -> None:
     def step(context: TrainingContext, batch: Any) -> torch.Tensor:
-        loss = context.model(batch[0]).sum()
+        loss: torch.Tensor = context.model(batch[0]).sum()
         context.backward(loss)
         return loss
 
@@ -219,8 +223,9 @@ class Margin(nn.Module):
 
 def test_weights_of_the_loss_function_go_through_a_resume(tmp_path: Path) -> None:
     def spec() -> Any:
-        made = tiny_spec(loss_fn=Margin())
-        made.optimizer = torch.optim.SGD([*made.model.parameters(), *made.loss_fn.parameters()], lr=0.1)
+        margin = Margin()
+        made = tiny_spec(loss_fn=margin)
+        made.optimizer = torch.optim.SGD([*made.model.parameters(), *margin.parameters()], lr=0.1)
         return made
 
     whole, resumed = spec(), spec()
@@ -239,7 +244,7 @@ def test_worst_difference_of_accumulation_to_one_batch_is_a_rounding_error() -> 
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
         plugin, seen = look_at(
             "end_training_batch",
-            lambda context: (context.global_step, [p.grad.clone() for p in context.model.parameters()]),
+            lambda context: (context.global_step, [torch.clone(p.grad) for p in context.model.parameters()]),
         )
         spec = tiny_spec(
             model=model,

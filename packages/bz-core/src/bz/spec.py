@@ -110,7 +110,7 @@ class TrainingSpec:
     """
 
     model: torch.nn.Module
-    optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer]
+    optimizer: torch.optim.Optimizer | Any  # or a mapping; named here, everybody who has one optimizer would narrow it
     loss_fn: Callable[..., torch.Tensor] | None
     training_loader: Iterable[Any]
     validation_loader: Iterable[Any] | None = None

@@ -1,4 +1,4 @@
-"""What the tests of the command line share: packages that are really installed, and a real process."""
+"""What the tests of the command line share: packages that are really installed, a real process, modules beside them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bz.cli.app import app
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 Install = Callable[..., None]
 RunBz = Callable[..., Result]

@@ -41,13 +41,13 @@ def tiny_spec(*, seed: int = 0, **changes: Any) -> TrainingSpec:
     return TrainingSpec(**fields | changes)
 
 
-def train(spec: TrainingSpec, *plugins: object, epochs: int = 2, **options: Any) -> TrainingResult:
+def train(spec: TrainingSpec, *plugins: object, epochs: int | None = 2, **options: Any) -> TrainingResult:
     """Train `spec` on the CPU with these plugins.
 
     Args:
         spec: What to train; trained in place.
         plugins: Called in this order.
-        epochs: Passes over the training data.
+        epochs: Passes over the training data; None to leave the end to a limit among the options.
         options: Further keyword arguments of `Trainer.train`, and `strict_plugins`.
     """
     trainer = Trainer(strict_plugins=options.pop("strict_plugins", False))
@@ -66,5 +66,6 @@ def train(spec: TrainingSpec, *plugins: object, epochs: int = 2, **options: Any)
         lr_scheduler=spec.lr_scheduler,
         training_step=spec.training_step,
         validation_step=spec.validation_step,
+        manual_optimization=spec.manual_optimization,
         **options,
     )
