@@ -18,6 +18,7 @@ from averaging_runs import BATCHES, DECAY, EPOCHS, averaged, averaging_spec, rea
 from torch import nn
 
 from bz import ConfigError
+from bz.plugins import AveragingPlugin as ResolvedPlugin
 from bz.plugins.discovery import discover_plugins
 from bz.plugins.selection import PluginRequest, choose_plugins
 from bz.plugins.settings import build_plugin
@@ -30,7 +31,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_plugin_is_found_under_its_name_and_runs_only_when_named() -> None:
     [point] = entry_points(group="bz.plugins", name="averaging")
-    assert point.load() is AveragingPlugin
+    assert point.load() is ResolvedPlugin is AveragingPlugin
     assert (AveragingPlugin.name, AveragingPlugin.required) == ("averaging", True)
 
     def state(settings: dict[str, Any], *only: str) -> str:
