@@ -64,6 +64,11 @@ def test_range_over_the_end_of_an_epoch_is_traced_without_the_validation(tmp_pat
     assert len(forward_passes) == 4
 
 
+def test_range_over_the_end_of_an_epoch_without_validation_is_traced_in_two(tmp_path: Path) -> None:
+    train(profiler(steps="11-14"), run_dir=tmp_path, validation_interval=0)
+    assert summary(tmp_path)["traces"] == ["trace_11-12.json.gz", "trace_13-14.json.gz"]
+
+
 def test_range_with_a_validation_in_it_is_traced_without_it(tmp_path: Path) -> None:
     train(profiler(steps="5-8"), run_dir=tmp_path, epochs=1, validation_interval="6 steps")
     traces = {name: marks(tmp_path / "profile" / name) for name in summary(tmp_path)["traces"]}
