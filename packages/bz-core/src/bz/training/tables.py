@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
@@ -43,6 +43,9 @@ class TableWriter(Protocol):
     def close(self) -> None:
         """Write what is left."""
 
+    def abort(self) -> None:
+        """Let go of the file, which is about to be closed; after `close` there is nothing left to do."""
+
 
 @contextmanager
 def writing(path: Path, about: Mapping[str, Any]) -> Iterator[TableWriter]:
@@ -59,6 +62,7 @@ def writing(path: Path, about: Mapping[str, Any]) -> Iterator[TableWriter]:
         with reported_disk_errors(path):
             file = held.enter_context(replacing(path))
         table = _ParquetTable(file, about, path) if path.suffix == ".parquet" else _TensorTable(file)
+        held.callback(table.abort)
         yield table
         with reported_disk_errors(path):
             table.close()
@@ -103,6 +107,9 @@ class _TensorTable:
         table = {name: _joined(name, parts) for name, parts in self._parts.items()}
         self.columns = {name: _describe(column) for name, column in table.items()}
         torch.save(table, self._file)
+
+    def abort(self) -> None:
+        self._parts = {}
 
 
 def _joined(name: str, parts: list[Column]) -> Column:
@@ -182,7 +189,13 @@ class _ParquetTable:
     def close(self) -> None:
         self._flush()
         if self._writer is not None:
-            self._writer.close()
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            with suppress(OSError):  # it writes the end of the file; why the file is given up was said
+                self._writer.close()
 
 
 def _check_names(columns: Mapping[str, Column], before: Any) -> None:
