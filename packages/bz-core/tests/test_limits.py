@@ -87,12 +87,14 @@ def test_max_time_counts_the_sessions_before(tmp_path: Path) -> None:
 
 
 def test_run_that_reached_its_steps_goes_on_exactly_when_it_is_given_more(tmp_path: Path) -> None:
-    whole, extended, events = tiny_spec(), tiny_spec(), RecordingPlugin()
-    expected = train(whole, epochs=3)
-    train(tiny_spec(), epochs=None, max_steps=4, run_dir=tmp_path)
-    result = train(extended, events, epochs=3, run_dir=tmp_path, resume=tmp_path)
+    whole, extended, full, parts = tiny_spec(), tiny_spec(), RecordingPlugin(), RecordingPlugin()
+    expected = train(whole, full, epochs=3)
+    train(tiny_spec(), RecordingPlugin(), epochs=None, max_steps=4, run_dir=tmp_path)
+    result = train(extended, parts, epochs=3, run_dir=tmp_path, resume=tmp_path)
     assert weights(extended.model) == weights(whole.model)
     assert result.history == expected.history
+    for hook in ("end_training_loop", "end_validation_loop", "end_epoch"):
+        assert parts.events.count(hook) == full.events.count(hook)
 
 
 def test_run_that_reached_its_steps_has_nothing_left_when_it_is_resumed(tmp_path: Path) -> None:
@@ -126,6 +128,27 @@ def test_validation_can_be_left_out(setting: dict[str, Any]) -> None:
     result = train(tiny_spec(), plugin, epochs=1, **setting)
     assert "start_validation_loop" not in plugin.events
     assert "validation_loss" not in result.history[0]
+
+
+def test_stop_asked_for_when_a_checkpoint_was_loaded_leaves_the_epoch_where_it_is(tmp_path: Path) -> None:
+    def stop_at(wanted: str, step: int) -> RecordingPlugin:
+        def stop(hook: str, context: TrainingContext) -> None:
+            if hook == wanted and context.global_step == step:
+                context.request_stop("enough", when="batch")
+
+        return RecordingPlugin(stop)
+
+    train(tiny_spec(), stop_at("end_training_batch", 4), epochs=3, run_dir=tmp_path)
+    result = train(tiny_spec(), stop_at("load_checkpoint", 4), epochs=3, run_dir=tmp_path, resume=tmp_path)
+    assert (result.status, result.global_step) == ("stopped", 4)
+
+
+@pytest.mark.parametrize("settings", [{"validation_interval": 0}, {"limit_validation_batches": 0}, {}])
+def test_context_says_whether_the_model_is_validated(settings: dict[str, Any]) -> None:
+    seen = []
+    look = RecordingPlugin(lambda _, context: seen.append((context.has_validation, context.validation_batches)))
+    train(tiny_spec(), look, epochs=1, **settings)
+    assert set(seen) == ({(False, None)} if settings else {(True, 2)})
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,11 @@ def layer(model: nn.Module, index: int) -> Any:
     return list(model.children())[index]
 
 
+def gradient(parameter: torch.Tensor) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.clone()
+
+
 def look_at(hook: str, value: Callable[[TrainingContext], Any]) -> tuple[RecordingPlugin, list[Any]]:
     """Return a plugin that notes a value at each call of one hook, and where it notes it."""
     seen: list[Any] = []
@@ -244,7 +249,7 @@ def test_worst_difference_of_accumulation_to_one_batch_is_a_rounding_error() -> 
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
         plugin, seen = look_at(
             "end_training_batch",
-            lambda context: (context.global_step, [torch.clone(p.grad) for p in context.model.parameters()]),
+            lambda context: (context.global_step, [gradient(p) for p in context.model.parameters()]),
         )
         spec = tiny_spec(
             model=model,

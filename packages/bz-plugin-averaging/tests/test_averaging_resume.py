@@ -44,6 +44,17 @@ def stop_at(hook: str, step: int) -> RecordingPlugin:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_run_that_reached_its_steps_and_is_given_more_has_the_average_of_an_undisturbed_one(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    undisturbed, _ = run(make_plugin(settings), run_dir=tmp_path / "undisturbed")
+    run(make_plugin(settings), run_dir=tmp_path / "resumed", max_steps=4)
+    resumed, _ = run(make_plugin(settings), run_dir=tmp_path / "resumed", resume=tmp_path / "resumed")
+    assert same(read(tmp_path / "resumed" / "averaged.pth"), read(tmp_path / "undisturbed" / "averaged.pth"))
+    assert resumed.history == undisturbed.history
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("stop", [("end_training_batch", step) for step in (1, 3, 5, 6, 8, 11)], ids=str)
 def test_resumed_run_has_the_weights_and_the_average_of_an_undisturbed_one(
     tmp_path: Path, settings: dict[str, Any], stop: tuple[str, int]

@@ -272,15 +272,7 @@ def test_weights_that_were_validated_are_those_that_are_put_back() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"limit_validation_batches": 0},
-        pytest.param(
-            {"validation_interval": 0},
-            marks=pytest.mark.xfail(
-                strict=True, reason="bz-core plans validation batches also with `validation_interval` 0"
-            ),
-        ),
-    ],
+    [{"limit_validation_batches": 0}, {"validation_interval": 0}],
     ids=repr,
 )
 def test_training_loss_stands_in_for_a_validation_that_is_switched_off(

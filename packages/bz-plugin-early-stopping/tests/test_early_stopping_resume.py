@@ -28,12 +28,9 @@ WORSE = [0.5, 0.3, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1]
     ("settings", "options"),
     [
         ({"patience": 2, "restore_best_weights": True}, {"checkpoint_interval": "1 step"}),
-        pytest.param(
+        (
             {"patience": 3, "restore_best_weights": True},
             {"checkpoint_interval": "1 step", "validation_interval": "2 steps"},
-            marks=pytest.mark.xfail(
-                strict=True, reason="bz-core trains one more batch when a run stopped inside an epoch is resumed"
-            ),
         ),
         ({"stopping_threshold": 0.515, "restore_best_weights": True}, {}),
         ({"monitor": "training_loss", "patience": 2, "min_epochs": 3, "min_delta": 10.0}, {}),

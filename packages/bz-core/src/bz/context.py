@@ -120,6 +120,11 @@ class TrainingContext:
         return self._facts.validation_batches
 
     @property
+    def has_validation(self) -> bool:
+        """Whether the model is validated in this run at all, also with a loader whose length is unknown."""
+        return self._spec.validation_loader is not None
+
+    @property
     def batch_size(self) -> int | None:
         """Samples in a full training batch, or None when the loader does not say."""
         return self._facts.batch_size

@@ -122,13 +122,8 @@ class EarlyStoppingPlugin(Plugin):
         monitor = self._settings.monitor
         if not is_of_validation(monitor):
             self._measure(context, monitor)
-        elif not self._has_validation(context):
+        elif not context.has_validation:
             self._measure_without_validation(context)
-
-    def _has_validation(self, context: TrainingContext) -> bool:
-        """Whether there is a validation in this run, even if not in this epoch."""
-        was_there = self._watch.last is not None and is_of_validation(self._watch.monitor)
-        return was_there or bool(context.validation_batches or context.validation_batch_count)
 
     def _measure_without_validation(self, context: TrainingContext) -> None:
         """Take the training loss in place of the default, which is not there."""

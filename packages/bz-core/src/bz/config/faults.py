@@ -72,14 +72,17 @@ def describe_faults(
     """
     by_keys: dict[Keys, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
-        by_keys.setdefault(_real_keys(details, settings), []).append(details)
+        by_keys.setdefault(_real_keys(details, settings, model), []).append(details)
     for keys in [keys for keys in by_keys if any(_is_inside(other, keys) for other in by_keys)]:
         del by_keys[keys]  # the other members of a union, where one fits but for something in it
     return tuple(_fault(keys, details, model, tuple(prefix)) for keys, details in by_keys.items())
 
 
-def _real_keys(details: ErrorDetails, settings: Any) -> Keys:
-    """Return the location without the names of union members and validators that pydantic appends."""
+def _real_keys(details: ErrorDetails, settings: Any, model: type[BaseModel]) -> Keys:
+    """Return the location without the names of union members and validators that pydantic appends.
+
+    A key that is not in the settings is real where it is missing, or where its default was refused.
+    """
     keys: list[str | int] = []
     current = settings
     for index, key in enumerate(details["loc"]):
@@ -87,10 +90,17 @@ def _real_keys(details: ErrorDetails, settings: Any) -> Keys:
             current = current[key]
         elif isinstance(current, Mapping) and index < len(details["loc"]) - 1:
             continue
-        elif details["type"] != "missing" or not isinstance(current, Mapping | list | tuple):
+        elif not isinstance(current, Mapping | list | tuple) or (
+            details["type"] != "missing" and not _is_field(key, _type_at(model, tuple(keys)))
+        ):
             break
         keys.append(key)
     return tuple(keys)
+
+
+def _is_field(key: str | int, annotation: Any) -> bool:
+    owner = _as_model(annotation)
+    return owner is not None and key in _field_names(owner)
 
 
 def _is_inside(keys: Keys, outer: Keys) -> bool:

@@ -57,10 +57,11 @@ def gather_facts(spec: TrainingSpec, settings: TrainingSettings, device: torch.d
     check_spec(spec)
     batch_size = getattr(spec.training_loader, "batch_size", None)
     training_batches = _limited(_num_batches(spec.training_loader, "training_loader"), settings.limit_train_batches)
-    validation_batches = _num_batches(spec.validation_loader, "validation_loader")
+    validation_loader = spec.validation_loader if _validates(settings) else None
+    validation_batches = _num_batches(validation_loader, "validation_loader")
     if settings.overfit_batches is not None:
         training_batches = _limited(training_batches, settings.overfit_batches)
-        validation_batches = None if spec.validation_loader is None else training_batches
+        validation_batches = None if validation_loader is None else training_batches
     return RunFacts(
         device=device,
         epochs=_planned_epochs(settings, training_batches),
@@ -69,6 +70,10 @@ def gather_facts(spec: TrainingSpec, settings: TrainingSettings, device: torch.d
         validation_batches=_limited(validation_batches, settings.limit_validation_batches),
         batch_size=batch_size if isinstance(batch_size, int) else None,
     )
+
+
+def _validates(settings: TrainingSettings) -> bool:
+    return settings.limit_validation_batches != 0 and settings.validation_interval != 0
 
 
 def _limited(count: int | None, limit: int | None) -> int | None:
@@ -109,7 +114,7 @@ def prepare_spec(spec: TrainingSpec, settings: TrainingSettings) -> TrainingSpec
     Raises:
         ConfigError: If a setting asks for what there is not.
     """
-    if settings.limit_validation_batches == 0 or settings.validation_interval == 0:
+    if not _validates(settings):
         spec = replace(spec, validation_loader=None)
     if settings.validate_first and spec.validation_loader is None:
         raise ConfigError(

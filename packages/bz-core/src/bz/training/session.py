@@ -85,6 +85,7 @@ class Session:
     ) -> None:
         self.result: TrainingResult | None = None
         self._lock: FolderLock | None = None
+        self._cut: Mapping[str, Any] | None = None
         self._go_on_from: Mapping[str, Any] | None = None
         self._settings = settings
         self._plugins = plugins
@@ -306,7 +307,7 @@ class Session:
         """Train on the batches; return False when a stop took effect after one of them."""
         self._spec.model.train()
         self._fire("start_training_loop")
-        is_over = first_index > 0 and self._has_reached_limit()
+        is_over = first_index > 0 and (self._has_reached_limit() or self._training_loop.must_stop())
         if is_validation_due:
             is_over = not self._between_batches(is_validation_due=True)
         if not self._training_loop.run(() if is_over else self._unless_interrupted(batches), first_index):
@@ -318,8 +319,17 @@ class Session:
             )
         if self._settings.on_nonfinite == "stop":
             refuse_nonfinite(self._progress)
+        # Before the hooks that end the epoch: a run that is given more steps later has not ended it.
+        self._cut = self._moment_of_cut()
         self._fire("end_training_loop")
         return True
+
+    def _moment_of_cut(self) -> Mapping[str, Any] | None:
+        """Return where a run has to go on from whose epoch a limit has ended early, or None."""
+        progress = self._progress
+        if progress.limit is None or progress.batches_done == self._context.training_batches:
+            return None
+        return self._state.moment(batches_done=progress.batches_done, next_part="cut")
 
     def _between_batches(self, *, is_validation_due: bool = False) -> bool:
         """Do what is due after a batch; return whether more batches follow."""
@@ -346,14 +356,13 @@ class Session:
     def _end_epoch(self, *, is_validation_due: bool = False) -> bool:
         """Validate, and do what belongs between two epochs; return False when a stop took effect in between."""
         progress = self._progress
-        is_cut = progress.limit is not None and progress.batches_done != self._context.training_batches
-        cut = self._state.moment(batches_done=progress.batches_done, next_part="cut") if is_cut else None
+        cut = self._cut or self._moment_of_cut()
         if (is_validation_due or self._validation.is_due_after_epoch()) and not self._validate("closing_validation"):
             return False
         self._state.history.append(self._row())
         progress.epochs_done += 1
         self._fire("end_epoch")
-        if not is_cut:
+        if cut is None:
             self._schedulers.after_epoch(progress, self._row)
         is_last = self._has_reached_limit() or self._is_done()
         self._checkpoints.after_epoch(is_last=is_last, moment=cut)
