@@ -24,7 +24,7 @@ import torch
 
 from bz.config.models import Config, PluginSettings, TrainingSettings
 from bz.context import TrainingContext
-from bz.hookspecs import LIFECYCLE_HOOKS, LifecycleHooks, StepHooks
+from bz.hookspecs import LIFECYCLE_HOOKS, LifecycleHooks, StepHooks, WeightHooks
 from bz.testing import RecordingPlugin, tiny_spec, train
 
 FOLDER: Final = Path(__file__).parent
@@ -149,6 +149,10 @@ def kind_in_words(schema: Mapping[str, Any]) -> str:
     match schema:
         case {"examples": ["5 epochs", *_]}:
             return "[interval](#intervals)"
+        case {"examples": ["30 s", *_]}:
+            return "[time](#intervals)"
+        case {"$ref": _}:
+            return "object"
         case {"anyOf": kinds}:
             return " or ".join(kind_in_words(kind) for kind in kinds)
         case {"enum": values}:
@@ -157,6 +161,8 @@ def kind_in_words(schema: Mapping[str, Any]) -> str:
             return f"`{json.dumps(value)}`"
         case {"type": "integer", "minimum": least}:
             return f"whole number, at least {least}"
+        case {"type": "number", "exclusiveMinimum": 0.0}:
+            return "number above 0"
     return _KINDS[schema["type"]]
 
 
@@ -165,6 +171,7 @@ _KINDS: Final = {"string": "text", "boolean": "`true` or `false`", "null": "`nul
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "hooks": lambda: hooks(LifecycleHooks),
     "steps": lambda: hooks(StepHooks),
+    "weights": lambda: hooks(WeightHooks),
     "moments": moments,
     "context_values": context_values,
     "context_calls": context_calls,
