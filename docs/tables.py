@@ -148,25 +148,29 @@ def kind_in_words(schema: Mapping[str, Any]) -> str:
     """Return what values a JSON schema accepts, in words for people who write JSON."""
     match schema:
         case {"examples": ["5 epochs", *_]}:
-            return "[interval](#intervals)"
+            words = "[interval](#intervals)"
         case {"examples": ["30 s", *_]}:
-            return "[time](#intervals)"
-        case {"$ref": _}:
-            return "object"
+            words = "[time](#intervals)"
         case {"anyOf": kinds}:
-            return " or ".join(kind_in_words(kind) for kind in kinds)
+            words = " or ".join(kind_in_words(kind) for kind in kinds)
         case {"enum": values}:
-            return " or ".join(f"`{json.dumps(value)}`" for value in values)
+            words = " or ".join(f"`{json.dumps(value)}`" for value in values)
         case {"const": value}:
-            return f"`{json.dumps(value)}`"
+            words = f"`{json.dumps(value)}`"
         case {"type": "integer", "minimum": least}:
-            return f"whole number, at least {least}"
-        case {"type": "number", "exclusiveMinimum": 0.0}:
-            return "number above 0"
-    return _KINDS[schema["type"]]
+            words = f"whole number, at least {least}"
+        case _:
+            words = _KINDS[schema.get("type", "object")]
+    return words
 
 
-_KINDS: Final = {"string": "text", "boolean": "`true` or `false`", "null": "`null`", "object": "object"}
+_KINDS: Final = {
+    "string": "text",
+    "boolean": "`true` or `false`",
+    "null": "`null`",
+    "number": "number above 0",
+    "object": "object",
+}
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "hooks": lambda: hooks(LifecycleHooks),
