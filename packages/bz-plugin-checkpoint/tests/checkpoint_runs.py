@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,26 @@ from bz_plugin_checkpoint import SmartCheckpointPlugin
 
 
 def scripted_run(
-    losses: Sequence[float], *plugins: object, run_dir: Path | None = None, resume: Path | None = None, **changes: Any
+    losses: Sequence[float] | Mapping[int, float],
+    *plugins: object,
+    run_dir: Path | None = None,
+    resume: Path | None = None,
+    **changes: Any,
 ) -> Any:
-    """Train three batches an epoch; the validation loss of epoch N is the Nth of `losses`."""
+    """Train three batches an epoch.
+
+    The validation loss of epoch N is the Nth of `losses`; as a mapping they go by the step.
+    """
 
     def validation_step(context: Any, batch: Any) -> torch.Tensor:
-        return torch.tensor(losses[context.epoch - 1], dtype=torch.float64)
+        is_by_step = isinstance(losses, Mapping)
+        loss = losses[context.global_step if is_by_step else context.epoch - 1]
+        return torch.tensor(loss, dtype=torch.float64)
 
     loader = DataLoader(TensorDataset(torch.zeros(1, 4), torch.zeros(1, dtype=torch.long)))
     spec = tiny_spec(validation_loader=loader, validation_step=validation_step)
-    options = {"strict_plugins": True, **changes}
-    return train(spec, *plugins, epochs=len(losses), run_dir=run_dir, resume=resume, **options), spec
+    options = {"strict_plugins": True, "epochs": len(losses), **changes}
+    return train(spec, *plugins, run_dir=run_dir, resume=resume, **options), spec
 
 
 def saved(run_dir: Path, losses: Sequence[float], **settings: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """Runs once without a kill, then kills a run before its Nth change of a file, resumes it, and compares; for every N.
 
-Arguments: a folder, and the settings of the plugin as JSON. Writes one line of JSON for each kill that left
-something else behind than the undisturbed run, and last the number of kills.
+Arguments: a folder, and the settings of the plugin as JSON, those of the training under `training`. Writes one line
+of JSON for each kill that left something else behind than the undisturbed run, and last the number of kills.
 """
 
 # ruff: noqa: T201 - a script prints
@@ -25,6 +25,7 @@ from bz.training.checkpoint import read_checkpoint
 from bz_plugin_checkpoint import SmartCheckpointPlugin
 
 LOSSES = [0.9, 0.5, 0.7, 0.6, 0.4, 0.8]
+LOSSES_BY_STEP = {step: abs(9.5 - step) + 0.1 * (step % 4) for step in range(19)}
 CHANGES = {"os.rename", "os.remove", "os.link"}
 
 
@@ -42,11 +43,13 @@ def in_a_process(action: Callable[[], object]) -> int:
 
 
 def train(run_dir: Path, settings: dict[str, Any]) -> None:
-    plugin = SmartCheckpointPlugin(**settings)
+    options = {"epochs": len(LOSSES), **settings.get("training", {})}
+    losses = LOSSES_BY_STEP if "validation_interval" in options else LOSSES
+    plugin = SmartCheckpointPlugin(**{name: value for name, value in settings.items() if name != "training"})
     try:
-        scripted_run(LOSSES, plugin, run_dir=run_dir, resume=run_dir if run_dir.exists() else None)
+        scripted_run(losses, plugin, run_dir=run_dir, resume=run_dir if run_dir.exists() else None, **options)
     except CheckpointError:  # killed before there was anything to go on from
-        scripted_run(LOSSES, plugin, run_dir=run_dir)
+        scripted_run(losses, plugin, run_dir=run_dir, **options)
 
 
 def killed_before_change(number: int, action: Callable[[], object]) -> Callable[[], object]:

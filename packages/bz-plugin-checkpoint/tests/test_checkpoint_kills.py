@@ -22,6 +22,9 @@ HARNESS = Path(__file__).with_name("kill_harness.py")
         {"max_checkpoints": 0, "keep_best": 2, "keep_last": 1, "milestones": 3},
         {"max_checkpoints": 2, "save_best_only": False, "every": "2 steps"},
         {"max_checkpoints": 2, "every": "4 steps", "milestones": "5 steps", "mode": "max"},
+        {"max_checkpoints": 2, "keep_last": 1, "training": {"validation_interval": "2 steps"}},
+        {"max_checkpoints": 2, "training": {"validation_interval": "2 epochs", "accumulate_batches": 2}},
+        {"every": "2 steps", "keep_best": 2, "training": {"validation_interval": "1 step", "accumulate_batches": 2}},
     ],
     ids=json.dumps,
 )

@@ -34,14 +34,23 @@ def is_higher_better(monitor: str) -> bool | None:
     return True if words & _HIGHER_IS_BETTER else None
 
 
-def measured(context: TrainingContext) -> dict[str, float]:
-    """Return name to value for all that was measured in the epoch; waits for the device."""
+def is_of_validation(monitor: str) -> bool:
+    """Return whether a value is measured by the validation, not in training."""
+    return monitor.startswith("validation_")
+
+
+def measured_in_training(context: TrainingContext) -> dict[str, float]:
+    """Return name to value over the training batches of the epoch; waits for the device."""
     values = {f"training_{name}": value for name, value in context.training_metrics.items()}
-    values[TRAINING_LOSS] = context.training_loss
-    if context.validation_batch_count:
-        values |= {f"validation_{name}": value for name, value in context.validation_metrics.items()}
-        values[VALIDATION_LOSS] = context.validation_loss
-    return values
+    return values | {TRAINING_LOSS: context.training_loss}
+
+
+def measured_in_validation(context: TrainingContext) -> dict[str, float]:
+    """Return name to value of the last validation in the epoch, empty if there was none; waits for the device."""
+    if not context.validation_batch_count:
+        return {}
+    values = {f"validation_{name}": value for name, value in context.validation_metrics.items()}
+    return values | {VALIDATION_LOSS: context.validation_loss}
 
 
 def unknown_monitor(monitor: str, names: Iterable[str]) -> str:

@@ -21,10 +21,18 @@ from bz.config import describe_faults
 from bz.errors import ConfigError
 from bz.intervals import Interval
 from bz.plugins import Plugin
-from bz_plugin_checkpoint.monitor import TRAINING_LOSS, VALIDATION_LOSS, is_higher_better, measured, unknown_monitor
+from bz_plugin_checkpoint.monitor import (
+    TRAINING_LOSS,
+    VALIDATION_LOSS,
+    is_higher_better,
+    is_of_validation,
+    measured_in_training,
+    measured_in_validation,
+    unknown_monitor,
+)
 from bz_plugin_checkpoint.retention import Checkpoint, Rules
 from bz_plugin_checkpoint.shelf import Shelf, file_name
-from bz_plugin_checkpoint.turn import Turn
+from bz_plugin_checkpoint.turn import Turn, is_end_of_epoch
 
 if TYPE_CHECKING:
     from bz.context import TrainingContext
@@ -46,7 +54,7 @@ class SmartCheckpointConfig(BaseModel):
     """How many files of the rule `save_best_only` are kept, newest first, the best one among them; 0 for none."""
 
     save_best_only: bool = True
-    """Whether the end of an epoch is saved only if it is better than all before, rather than at every turn."""
+    """Whether what was validated is saved only if it is better than all before, rather than at every turn."""
 
     monitor: str = Field(default=VALIDATION_LOSS, min_length=1)
     """What files are compared by: `training_loss`, `validation_loss`, or a metric such as `validation_accuracy`."""
@@ -55,7 +63,7 @@ class SmartCheckpointConfig(BaseModel):
     """Whether lower (`min`) or higher (`max`) is better; `auto` takes it from the name of the value."""
 
     every: Interval = Field(default="1 epoch", validate_default=True)
-    """From one turn to the next; steps and times save inside epochs too, where there is no value to compare."""
+    """From one turn to the next; steps and times save inside epochs too, better or not."""
 
     keep_best: int = Field(default=0, ge=0, le=_MAX_COUNT)
     """How many of the best are saved and kept."""
@@ -98,7 +106,7 @@ class SmartCheckpointPlugin(Plugin):
     Args:
         save_dir: Folder of the files.
         max_checkpoints: How many files of the rule `save_best_only` are kept.
-        save_best_only: Whether the end of an epoch is saved only if it is better than all before.
+        save_best_only: Whether what was validated is saved only if it is better than all before.
         monitor: What files are compared by.
         mode: Whether lower or higher is better.
         every: From one turn to the next: `"5 epochs"`, `"200 steps"`, `"10 min"`, or a number of epochs.
@@ -149,6 +157,8 @@ class SmartCheckpointPlugin(Plugin):
         self._every = Turn(self._settings.every)
         self._milestones = Turn(self._settings.milestones)
         self._monitor: str | None = None
+        self._validated_step: int | None = None
+        self._is_training = False
         self._is_monitor_reported = False
         self._problem: OSError | None = None
 
@@ -164,13 +174,45 @@ class SmartCheckpointPlugin(Plugin):
             self._shelf.resume(context.epoch, context.global_step, context.resumed_from, is_own_folder=is_own_folder)
         )
 
+    def start_training_loop(self, context: TrainingContext) -> None:  # noqa: ARG002 - the name of the hook
+        """Note that a validation from now on is one inside the epoch."""
+        self._is_training = True
+
     def end_training_batch(self, context: TrainingContext) -> None:
         """Save if an interval of steps or time is over."""
         is_turn, is_milestone = self._every.is_after_batch(context), self._milestones.is_after_batch(context)
         is_regular = is_turn and self._rules.max_checkpoints > 0
         if is_regular or is_milestone or (is_turn and self._rules.keep_last > 0):
-            name = file_name(context.epoch, step=context.global_step, loss=0.0)
-            self._save(context, Checkpoint(name, context.epoch, context.global_step, None, is_regular, is_milestone))
+            self._save_inside(context, None, is_regular=is_regular, is_milestone=is_milestone)
+
+    def end_training_loop(self, context: TrainingContext) -> None:  # noqa: ARG002 - the name of the hook
+        """Note that a validation from now on is the one at the end of the epoch."""
+        self._is_training = False
+
+    def end_validation_loop(self, context: TrainingContext) -> None:
+        """Save what was validated inside the epoch if it is one of the best."""
+        values = measured_in_validation(context)
+        if values:
+            self._validated_step = context.global_step
+        if self._is_training and self._settings.monitor in values and not is_end_of_epoch(context):
+            self._choose_monitor(context)
+            self._compare_inside(context, values[self._settings.monitor])
+
+    def _compare_inside(self, context: TrainingContext, value: float) -> None:
+        is_best, is_ranked = self._is_among_best(value, 1), self._is_among_best(value, self._rules.keep_best)
+        is_regular = is_best and self._settings.save_best_only and self._rules.max_checkpoints > 0
+        if (is_regular or is_ranked) and not self._every.skips_epochs:
+            self._save_inside(context, value, is_regular=is_regular)
+        else:
+            self._shelf.add_to(_inside(context, value))
+
+    def _save_inside(
+        self, context: TrainingContext, value: float | None, *, is_regular: bool, is_milestone: bool = False
+    ) -> None:
+        """Save this step, unless that is done or asked for already; then it only counts for more."""
+        checkpoint = _inside(context, value, is_regular=is_regular, is_milestone=is_milestone)
+        if not self._shelf.add_to(checkpoint):
+            self._save(context, checkpoint)
 
     def end_epoch(self, context: TrainingContext) -> None:
         """Save if a rule wants this epoch.
@@ -178,22 +220,24 @@ class SmartCheckpointPlugin(Plugin):
         Raises:
             ConfigError: Once, if what is to be monitored is not measured in this run.
         """
-        values = measured(context)
-        self._choose_monitor(values)
+        is_validated = self._validated_step == context.global_step
+        values = measured_in_training(context) | (measured_in_validation(context) if is_validated else {})
+        self._choose_monitor(context)
         value = values.get(self._monitor or "")
+        is_unknown = value is None and (is_validated or not self._awaits_validation(context))
         is_turn, is_milestone = self._every.is_after_epoch(context), self._milestones.is_after_epoch(context)
-        is_regular = self._rules.max_checkpoints > 0 and self._is_wanted(value, is_turn=is_turn)
+        is_regular = self._rules.max_checkpoints > 0 and self._is_wanted(value, is_turn=is_turn, is_unknown=is_unknown)
         is_compared = is_turn or self._every.is_inside_epoch
         is_ranked = is_compared and self._is_among_best(value, self._rules.keep_best)
         if is_regular or is_ranked or is_milestone or (is_turn and self._rules.keep_last > 0):
             name = file_name(context.epoch, step=None, loss=values.get(VALIDATION_LOSS, values[TRAINING_LOSS]))
             self._save(context, Checkpoint(name, context.epoch, None, value, is_regular, is_milestone))
-        if value is None:
+        if is_unknown:
             self._report_monitor(values)
 
-    def _is_wanted(self, value: float | None, *, is_turn: bool) -> bool:
+    def _is_wanted(self, value: float | None, *, is_turn: bool, is_unknown: bool) -> bool:
         """Whether the rule of `save_best_only` wants this end of an epoch."""
-        if not self._settings.save_best_only or value is None:
+        if not self._settings.save_best_only or is_unknown:
             return is_turn
         if self._every.is_inside_epoch:
             return is_turn or self._is_among_best(value, 1)
@@ -202,10 +246,15 @@ class SmartCheckpointPlugin(Plugin):
     def _is_among_best(self, value: float | None, count: int) -> bool:
         return self._rules.is_among_best(value, self._shelf.checkpoints, count)
 
-    def _choose_monitor(self, values: dict[str, float]) -> None:
+    def _awaits_validation(self, context: TrainingContext) -> bool:
+        """Whether the monitored value is one of a validation that this run has, if not in every epoch."""
+        has_validation = self._validated_step is not None or bool(context.validation_batches)
+        return has_validation and is_of_validation(self._settings.monitor)
+
+    def _choose_monitor(self, context: TrainingContext) -> None:
         """Take what is monitored from the settings, or the training loss in place of a validation that is not there."""
         wanted = self._settings.monitor
-        if wanted == VALIDATION_LOSS and wanted not in values:
+        if wanted == VALIDATION_LOSS and not self._awaits_validation(context):
             wanted = TRAINING_LOSS
             if self._monitor != wanted:
                 logger.warning(
@@ -253,6 +302,7 @@ class SmartCheckpointPlugin(Plugin):
             "every": self._every.state_dict(),
             "milestones": self._milestones.state_dict(),
             "monitor": self._monitor,
+            "validated_step": self._validated_step,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -261,6 +311,15 @@ class SmartCheckpointPlugin(Plugin):
         self._every.load_state_dict(state["every"])
         self._milestones.load_state_dict(state["milestones"])
         self._monitor = state["monitor"]
+        self._validated_step = state.get("validated_step")
+
+
+def _inside(
+    context: TrainingContext, value: float | None, *, is_regular: bool = False, is_milestone: bool = False
+) -> Checkpoint:
+    """Return the checkpoint of this step."""
+    name = file_name(context.epoch, step=context.global_step, loss=0.0)
+    return Checkpoint(name, context.epoch, context.global_step, value, is_regular, is_milestone)
 
 
 def _check_settings(**values: Any) -> SmartCheckpointConfig:

@@ -57,6 +57,24 @@ class Shelf:
         self._expected = [*self._expected[-1:], checkpoint]  # the one before may still be on its way
         return self.folder / checkpoint.name
 
+    def add_to(self, checkpoint: Checkpoint) -> bool:
+        """Let the checkpoint that has the same name, thus the same step, be this one too; False if there is none."""
+        name, value = checkpoint.name, checkpoint.value
+
+        def merged(one: Checkpoint) -> Checkpoint:
+            if one.name != name:
+                return one
+            return replace(
+                one,
+                value=one.value if value is None else value,
+                is_regular=one.is_regular or checkpoint.is_regular,
+                is_milestone=one.is_milestone or checkpoint.is_milestone,
+            )
+
+        self._expected = [merged(one) for one in self._expected]
+        self.checkpoints = [merged(one) for one in self.checkpoints]
+        return any(one.name == name for one in (*self._expected, *self.checkpoints))
+
     def confirm(self, path: Path | None) -> bool:
         """Take in what is now on disk at `path`; return whether it is one that was asked for."""
         arrived = [one for one in self._expected if self.folder / one.name == path]

@@ -18,10 +18,15 @@ class Turn:
 
     Args:
         interval: From one turn to the next; None for never.
+
+    Attributes:
+        is_inside_epoch: Whether the interval is in steps or time.
+        skips_epochs: Whether there are epochs without a turn because the interval is several epochs.
     """
 
     def __init__(self, interval: Interval | None) -> None:
         self.is_inside_epoch = interval is not None and interval.is_inside_epoch
+        self.skips_epochs = interval is not None and interval.unit == "epochs" and interval.count > 1
         self._schedule = None if interval is None else Schedule(interval)
         self._is_waiting = False
 
@@ -29,7 +34,7 @@ class Turn:
         """Whether it is time now, inside the epoch."""
         if not self.is_inside_epoch or self._schedule is None or not self._schedule.is_due(context):
             return False
-        self._is_waiting = context.batch_index + 1 == context.training_batches
+        self._is_waiting = is_end_of_epoch(context)
         return not self._is_waiting
 
     def is_after_epoch(self, context: TrainingContext) -> bool:
@@ -48,3 +53,9 @@ class Turn:
         self._is_waiting = self.is_inside_epoch and state["is_waiting"]
         if self._schedule is not None and state["schedule"] is not None:
             self._schedule.load_state_dict(state["schedule"])
+
+
+def is_end_of_epoch(context: TrainingContext) -> bool:
+    """Return whether nothing more is trained in this epoch; False as well while that is not known."""
+    is_last_step = context.max_steps is not None and context.global_step >= context.max_steps
+    return is_last_step or context.training_batch_count == context.training_batches
