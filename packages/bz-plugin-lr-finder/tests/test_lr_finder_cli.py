@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from bz.cli.app import app
 
 DIGITS = """
 import torch
@@ -47,6 +50,7 @@ training_loader = [(part, part.sum(1, keepdim=True)) for part in inputs.split(12
 
 
 def bz(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call bz in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BZ_")}
     return subprocess.run(
         [sys.executable, "-m", "bz", *arguments],
@@ -60,11 +64,16 @@ def bz(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def lr_find(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    process = bz(folder, "lr-find", *arguments)
-    return process.returncode, process.stdout, process.stderr
+    """Call the command in this process, in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", sys.path.copy())
+        result = CliRunner().invoke(app, ["lr-find", *arguments], prog_name="bz")
+    return result.exit_code, result.stdout, result.stderr
 
 
 def found(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Return what the command prints as JSON in this process."""
     code, output, errors = lr_find(folder, "--json", *arguments)
     assert code == 0, errors
     record: dict[str, Any] = json.loads(output)
@@ -96,8 +105,9 @@ def final_loss(folder: Path, *arguments: str) -> float:
 
 
 def test_suggestion_trains_better_than_the_rate_of_the_settings(digits: Path) -> None:
-    code, output, errors = lr_find(digits)
-    assert (code, errors) == (0, "")
+    process = bz(digits, "lr-find")
+    assert (process.returncode, process.stderr) == (0, "")
+    output = process.stdout
     [command] = re.findall(r"^Train with it: bz train (--set hyperparameters\.lr=\S+)$", output, flags=re.MULTILINE)
     rate = float(command.rpartition("=")[2])
     assert 1e-3 < rate < 0.3
@@ -116,7 +126,7 @@ def test_output_names_both_suggestions_the_picture_and_why_it_ended(digits: Path
 
 def test_project_is_left_as_it_was_but_for_the_picture(digits: Path) -> None:
     before = {path: path.read_bytes() for path in digits.rglob("*")}
-    lr_find(digits)
+    bz(digits, "lr-find")
     after = {path: path.read_bytes() for path in digits.rglob("*")}
     assert after.pop(digits / "lr_find.png").startswith(b"\x89PNG")
     assert after == before

@@ -258,6 +258,5 @@ def _ending(curve: "LRCurve") -> str:
     done = counted(len(curve.losses), "step")
     if curve.ending == "steps":
         return f"Made {done}."
-    rate = curve.config.learning_rate(len(curve.losses) - (curve.ending == "diverged"))
     what = "became NaN or infinite" if curve.ending == "nonfinite" else "diverged"
-    return f"Made {done}; the loss {what} at {rate:.3g}."
+    return f"Made {done}; the loss {what} at {curve.last_rate:.3g}."

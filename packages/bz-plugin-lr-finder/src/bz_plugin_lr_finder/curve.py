@@ -33,6 +33,11 @@ class LRCurve:
     smoothed_losses: tuple[float, ...]
     ending: Ending
 
+    @property
+    def last_rate(self) -> float:
+        """The learning rate of the step that ended the test, which has no loss where that is not finite."""
+        return self.config.learning_rate(len(self.losses) - (self.ending != "nonfinite"))
+
     @cached_property
     def finding(self) -> Finding:
         """What the curve suggests, or why it suggests nothing."""

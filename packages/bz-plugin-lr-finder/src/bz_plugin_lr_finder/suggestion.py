@@ -115,14 +115,14 @@ def _noise(curve: LRCurve, lowest: int) -> float:
 
 
 def _too_short(curve: LRCurve) -> str:
-    rate = curve.config.learning_rate(len(curve.losses))
     if curve.ending == "nonfinite" and not curve.losses:
         return (
             "The loss is NaN or infinite before the first step, so no learning rate is to blame: "
             "look at the data, the model and the loss function."
         )
     what = "became NaN or infinite" if curve.ending == "nonfinite" else "diverged"
-    return f"The loss {what} at once, after {len(curve.losses)} steps, at {rate:.3g}; begin with a lower min_lr."
+    steps = f"after {len(curve.losses)} steps, at {curve.last_rate:.3g}"
+    return f"The loss {what} at once, {steps}; begin with a lower min_lr."
 
 
 def _no_fall(curve: LRCurve) -> str:
