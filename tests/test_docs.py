@@ -200,14 +200,18 @@ def test_python_of_documents_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "document"}
+    steps: list[dict[str, Any]] = []
     for block in blocks(document, "python"):
         if not block.file:
             exec(compile(block.text, document.name, "exec"), names)
+            own = {name: names.pop(name) for name in ("training_step", "manual_optimization") if name in names}
+            steps += [own] if own else []
     kinds = [value for value in names.values() if isinstance(value, type) and value.__module__ == "document"]
     plugins = [kind() for kind in kinds if issubclass(kind, Plugin)]
     assert len(plugins) == len(kinds)
-    step = names.get("training_step")
-    result = train(tiny_spec(training_step=step), *plugins, epochs=10, run_dir="run", strict_plugins=True)
+    for step in steps:
+        assert train(tiny_spec(**step), epochs=1).status == "completed"
+    result = train(tiny_spec(), *plugins, epochs=10, run_dir="run", strict_plugins=True)
     assert result.status == "completed"
     assert bool(capsys.readouterr().out) == bool(plugins or document.name == "checkpoints.md")
     assert [path.name for path in (tmp_path / "run").glob("kept/*")] == ["epoch_10.pth"] * (len(plugins) > 0)
