@@ -6,15 +6,19 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from profiler_runs import AtBatch, event_names, events, file_size_limit, marks, names, profiler, stop_at, summary, train
 
+from bz.plugins import Plugin
 from bz.testing import tiny_spec
 from bz.testing import train as train_spec
 from bz_plugin_profiler import ProfilerPlugin
+
+if TYPE_CHECKING:
+    from bz.context import TrainingContext
 
 TRACE = Path("profile", "trace_6-8.json.gz")
 
@@ -50,6 +54,28 @@ def test_each_range_has_a_trace(tmp_path: Path) -> None:
         "trace_5.json.gz": ["ProfilerStep#5"],
         "trace_14-15.json.gz": ["ProfilerStep#14", "ProfilerStep#15"],
     }
+
+
+class Watch(Plugin):
+    """Notes the steps in which torch's profiler is alive."""
+
+    def __init__(self, plugin: ProfilerPlugin) -> None:
+        self.plugin = plugin
+        self.steps: list[int] = []
+
+    def start_training_batch(self, context: TrainingContext) -> None:
+        assert self.plugin._tracer is not None
+        if self.plugin._tracer.is_running:
+            self.steps.append(context.global_step + 1)
+
+
+def test_profiler_is_alive_from_the_step_before_to_the_last(tmp_path: Path) -> None:
+    watch = Watch(profiler(steps="6-8, 20-21"))
+    train(watch.plugin, watch, stop_at(10), run_dir=tmp_path)
+    assert watch.steps == [5, 6, 7, 8]
+    resumed = Watch(profiler(steps="6-8, 20-21"))
+    train(resumed.plugin, resumed, run_dir=tmp_path, resume=tmp_path)
+    assert resumed.steps == [19, 20, 21]
 
 
 def test_range_over_the_end_of_an_epoch_is_traced_without_the_validation(tmp_path: Path) -> None:
