@@ -80,7 +80,7 @@ def train(
     model: torch.nn.Module | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     loader: Any = None,
-    epochs: int = 3,
+    epochs: int | None = 3,
     validates: bool = True,
     strict: bool = True,
     **options: Any,

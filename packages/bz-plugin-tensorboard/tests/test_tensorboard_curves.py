@@ -85,11 +85,11 @@ def test_learning_rate_follows_the_scheduler(tmp_path: Path) -> None:
 
 def test_each_parameter_group_has_its_learning_rate(tmp_path: Path) -> None:
     model = torch.nn.Linear(3, 1)
-    groups: list[dict[str, Any]] = [{"params": [model.weight], "name": "head"}, {"params": [model.bias], "lr": 0.01}]
+    groups: list[dict[str, Any]] = [{"params": [model.weight]}, {"params": [model.bias], "lr": 0.01}]
     train(board(), model=model, optimizer=torch.optim.SGD(groups, lr=0.1), run_dir=tmp_path / "a", epochs=1)
     found = curves(tmp_path / "a")
-    assert found["learning_rate/head"][0] == pytest.approx((5, 0.1))
-    assert found["learning_rate/1"][0] == pytest.approx((5, 0.01))
+    assert found["learning_rate/group_0"][0] == pytest.approx((5, 0.1))
+    assert found["learning_rate/group_1"][0] == pytest.approx((5, 0.01))
 
 
 def test_loss_that_is_not_a_number_is_shown_as_such(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from bz_plugin_tensorboard import drawing, hparams
 from bz_plugin_tensorboard.events import EventFile, cut_back, own_sizes
 from bz_plugin_tensorboard.memory import device_memory
 from bz_plugin_tensorboard.pending import PendingScalars
+from bz_plugin_tensorboard.window import WindowLosses
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +90,8 @@ class TensorBoardPlugin(Plugin):
         self._has_graph = False
         self._has_layout = False
         self._rates_step = -1
+        self._losses = WindowLosses()
+        self._shows_norm = False
         self._histograms = None if self._histograms_every is None else Schedule(self._histograms_every)
         self._has_histograms_inside = self._histograms_every is not None and self._histograms_every.is_inside_epoch
 
@@ -105,6 +108,7 @@ class TensorBoardPlugin(Plugin):
         """Go on with the curves: cut off what was written behind the checkpoint, and begin a further event file."""
         self._has_graph = bool(self._state.get("has_graph"))
         self._rates_step = int(self._state.get("rates_step", -1))
+        self._losses = WindowLosses(self._state.get("step", context.global_step), self._state.get("window", ()))
         folder = self._base_folder(context) / self._state.get("subfolder", "")
         cut_back(folder, self._state.get("sizes", {}))
         self._open(context, folder, first_step=context.global_step + 1)
@@ -121,6 +125,7 @@ class TensorBoardPlugin(Plugin):
         """Begin an event file with what is known before the first step."""
         self._state["subfolder"] = folder.relative_to(self._base_folder(context)).as_posix()
         self._file = EventFile(folder, first_step)
+        self._shows_norm = context.settings.get("training", {}).get("clip_grad_norm") is not None
         drawing.running[context] = self
         self.add_summary(hparams.session_start(context.hyperparameters, context.started_at.timestamp()), context)
         if context.settings:
@@ -129,32 +134,56 @@ class TensorBoardPlugin(Plugin):
 
     def end_training_batch(self, context: TrainingContext) -> None:
         """Keep the loss on its device; read and write the kept ones every `log_every` steps."""
-        step, loss = context.global_step, context.loss
-        if loss is not None:
-            self._pending.add("loss/step", step, loss)
+        if self._file is None:
+            return
+        if self._losses.add(context.loss, context.global_step):
+            self._end_step(context)
+            if context.global_step % self._log_every == 0:
+                self._write_due(context)
         if self._shows_graph and not self._has_graph:
             self._write_graph(context)
+
+    def _end_step(self, context: TrainingContext) -> None:
+        """Keep what is shown of each optimizer step, which may have been made of several batches."""
+        step, loss = context.global_step, self._losses.take()
+        if loss is not None:
+            self._pending.add("loss/step", step, loss)
+        if self._shows_norm and (norm := context.grad_norm) is not None:
+            self._pending.add("grad_norm", step, norm)
         if self._has_histograms_inside:
             self._write_histograms(context)
-        if step % self._log_every == 0:
-            self._write_due(context)
 
     def end_training_loop(self, context: TrainingContext) -> None:
         """Write what is kept, and the histograms if they are due: the gradients are those of the last batch."""
+        if self._losses.add(None, context.global_step):  # made only when the loader turned out to have no more batches
+            self._end_step(context)
         if not self._has_histograms_inside:
             self._write_histograms(context)
         self._write_due(context)
 
+    def end_validation_loop(self, context: TrainingContext) -> None:
+        """Write losses and metrics of the validation, at the step that it came after."""
+        if self._file is None or not context.validation_batch_count:
+            return
+        metrics = context.validation_metrics
+        self._add_points(context, "validation", context.validation_loss, metrics)
+        if not self._has_layout:
+            self._has_layout = True
+            self.add_summary(_joint_charts(metrics), context)
+        self._file.flush()
+
     def end_epoch(self, context: TrainingContext) -> None:
-        """Write losses and metrics of the epoch, at the step that ended it."""
+        """Write the training losses and metrics of the epoch, at the step that ended it."""
         if self._file is None:
             return
-        for tag, value in _epoch_values(context):
-            self._file.add_point(tag, context.global_step, value)
-        if not self._has_layout and context.validation_batch_count:
-            self._has_layout = True
-            self.add_summary(_joint_charts(context.validation_metrics), context)
+        self._file.add_point("progress/epoch", context.global_step, context.epoch)
+        self._add_points(context, "training", context.training_loss, context.training_metrics)
         self._file.flush()
+
+    def _add_points(self, context: TrainingContext, phase: str, loss: float, metrics: Mapping[str, float]) -> None:
+        assert self._file is not None
+        for name, value in {"loss": loss, **metrics}.items():
+            self._file.add_point(f"{name}/{phase}", context.global_step, value)
 
     def save_checkpoint(self, context: TrainingContext) -> None:  # noqa: ARG002 - the parameter of every hook
         """Have the events on disk as safely as the checkpoint that counts on them."""
@@ -186,6 +215,7 @@ class TensorBoardPlugin(Plugin):
             "sizes": own_sizes(self._file.path.parent),
             "has_graph": self._has_graph,
             "rates_step": self._rates_step,
+            **self._losses.state_dict(),
             "histograms": histograms,
         }
 
@@ -254,7 +284,7 @@ class TensorBoardPlugin(Plugin):
         self._write_pending(self._file)
         if self._rates_step != context.global_step:
             self._rates_step = context.global_step
-            for tag, value in (*_learning_rates(context.optimizer), *device_memory(context.device)):
+            for tag, value in (*_learning_rates(context.learning_rates), *device_memory(context.device)):
                 self._file.add_point(tag, context.global_step, value)
         self._file.flush()
 
@@ -281,26 +311,10 @@ def _unused(folder: Path) -> Path:
     return free
 
 
-def _epoch_values(context: TrainingContext) -> Iterator[tuple[str, float]]:
-    """Yield tag and value of the epoch's number, losses and metrics."""
-    yield "progress/epoch", context.epoch
-    yield "loss/training", context.training_loss
-    for name, value in context.training_metrics.items():
-        yield f"{name}/training", value
-    if context.validation_batch_count:
-        yield "loss/validation", context.validation_loss
-        for name, value in context.validation_metrics.items():
-            yield f"{name}/validation", value
-
-
-def _learning_rates(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, float]]:
-    """Yield tag and value for each parameter group, by the name it has, else by its number."""
-    groups = optimizer.param_groups
-    if len(groups) == 1:
-        yield "learning_rate", float(groups[0]["lr"])
-        return
-    for index, group in enumerate(groups):
-        yield f"learning_rate/{group.get('name', index)}", float(group["lr"])
+def _learning_rates(rates: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Yield tag and value; one of several learning rates by the name of its optimizer or parameter group."""
+    for name, rate in rates.items():
+        yield "learning_rate" if len(rates) == 1 else f"learning_rate/{name}", rate
 
 
 def _joint_charts(metrics: Mapping[str, float]) -> Any:
