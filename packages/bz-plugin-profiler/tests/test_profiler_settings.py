@@ -18,7 +18,7 @@ from bz.plugins import ProfilerPlugin as ResolvedPlugin
 from bz.plugins.discovery import discover_plugins
 from bz.plugins.selection import PluginRequest, choose_plugins
 from bz_plugin_profiler import ProfilerPlugin
-from bz_plugin_profiler.plugin import ProfilerConfig
+from bz_plugin_profiler.config import ProfilerConfig
 from bz_plugin_profiler.steps import Steps
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

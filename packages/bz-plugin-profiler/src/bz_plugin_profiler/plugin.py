@@ -7,71 +7,28 @@ import logging
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-from bz.config.faults import describe_faults
 from bz.durable import make_folder, remove_leftovers, replacing
-from bz.errors import ConfigError
-from bz.intervals import Interval
 from bz.plugins import Plugin, hookimpl
+from bz_plugin_profiler.config import ProfilerConfig, check_settings
 from bz_plugin_profiler.memory import MemoryHistory, Occasion
-from bz_plugin_profiler.steps import Steps
 from bz_plugin_profiler.tracing import TraceContent, Tracer, remove_scratch, traces_in
-from bz_plugin_profiler.waiting import WaitClock, WaitTotals
+from bz_plugin_profiler.waiting import WaitClock, WaitTotals, log_wait
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from bz.context import TrainingContext
+    from bz.intervals import Interval
     from bz_plugin_profiler.sampling import DeviceSampler
+    from bz_plugin_profiler.steps import Steps
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_SECONDS: Final = 0.1
 SAMPLES_NAME: Final = "devices.csv"
 SUMMARY_NAME: Final = "summary.json"
-DOMINATING_SHARE: Final = 0.5
-NOTEWORTHY_SECONDS: Final = 1.0
 DECIMALS: Final = 6
-
-
-def _check_time(interval: Interval | None) -> Interval | None:
-    if interval is not None and (interval.seconds is None or interval.seconds < SHORTEST_SECONDS):
-        raise ValueError('must be a time of at least 0.1 s, such as "2 s" or "1 min", or null')
-    return interval
-
-
-class ProfilerConfig(BaseModel):
-    """Settings of the profiler plugin."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    profile_dir: str = Field(default="profile", min_length=1)
-    """Folder of all that is written, relative to the run folder."""
-
-    steps: Steps | None = Field(default="6-8", validate_default=True)
-    """Which optimizer steps are traced, counted from 1: `6-8`, `100`, or `6-8, 500-502`; null for none."""
-
-    record_shapes: bool = False
-    """Whether traces hold the shapes of the operators' inputs."""
-
-    profile_memory: bool = False
-    """Whether traces hold what each operator allocates and frees."""
-
-    with_stack: bool = False
-    """Whether traces hold the calls of Python functions; slow."""
-
-    memory_snapshot: Occasion | None = None
-    """When a snapshot of a CUDA device's memory is written: `out_of_memory`, or `end` of the run; null for never."""
-
-    data_wait: bool = True
-    """Whether the time is taken in which the training waits for its data."""
-
-    devices_every: Annotated[Interval | None, AfterValidator(_check_time)] = Field(
-        default="2 s",
-        validate_default=True,
-    )
-    """Time from one look at the load of CPU, memory and GPUs to the next, such as `10 s`; null for none."""
 
 
 class ProfilerPlugin(Plugin):
@@ -106,7 +63,7 @@ class ProfilerPlugin(Plugin):
         data_wait: bool = True,
         devices_every: Interval | str | None = "2 s",
     ) -> None:
-        self._settings = _check_settings(
+        self._settings = check_settings(
             profile_dir=str(profile_dir),
             steps=steps,
             record_shapes=record_shapes,
@@ -281,7 +238,7 @@ class ProfilerPlugin(Plugin):
             return
         clock, self._clock = self._clock, None
         self._state["data_wait"] = clock.totals.state_dict()
-        _log_wait(clock.totals, is_copied=context.device.type != "cpu")
+        log_wait(clock.totals, is_copied=context.device.type != "cpu")
 
     def _write_summary(self, folder: Path) -> None:
         summary: dict[str, Any] = {"traces": traces_in(folder)}
@@ -313,43 +270,3 @@ class ProfilerPlugin(Plugin):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what `load_checkpoint` will need."""
         self._state = dict(state)
-
-
-def _check_settings(**values: Any) -> ProfilerConfig:
-    try:
-        return ProfilerConfig.model_validate(values)
-    except ValidationError as error:
-        faults = describe_faults(error, ProfilerConfig, values)
-        raise ConfigError.join(ConfigError(f"ProfilerPlugin: {fault.text}") for fault in faults) from error
-
-
-def _log_wait(totals: WaitTotals, *, is_copied: bool) -> None:
-    """Say how long data was waited for, and what to try when that was most of the time.
-
-    Args:
-        totals: Of the run.
-        is_copied: Whether the batches go to another device than the CPU.
-    """
-    if not totals.batches:
-        return
-    total = totals.wait_seconds + totals.step_seconds
-    logger.info(
-        "waiting for data took %.0f %% of the training loops (%.2f of %.2f s)",
-        100 * totals.share,
-        totals.wait_seconds,
-        total,
-    )
-    if totals.share > DOMINATING_SHARE and totals.wait_seconds >= NOTEWORTHY_SECONDS:
-        logger.warning(
-            "the training waits for data for %.0f %% of its loops; %s", 100 * totals.share, _advice(totals, is_copied)
-        )
-
-
-def _advice(totals: WaitTotals, is_copied: bool) -> str:  # noqa: FBT001 - a part of the function above
-    if totals.first_batches_seconds > totals.wait_seconds / 2:
-        return (
-            "most of it is before the first batch of an epoch: DataLoader(persistent_workers=True) "
-            "keeps the workers from being started for each epoch"
-        )
-    advice = "try DataLoader(num_workers=...) with more workers, and persistent_workers=True"
-    return f"{advice}, and pin_memory=True for the copy to the device" if is_copied else advice

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Final
+
+logger = logging.getLogger(__name__)
+
+DOMINATING_SHARE: Final = 0.5
+NOTEWORTHY_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -89,3 +95,35 @@ class WaitClock:
     def end_loop(self) -> None:
         """Wait for nothing more."""
         self._since = None
+
+
+def log_wait(totals: WaitTotals, *, is_copied: bool) -> None:
+    """Say how long data was waited for, and what to try when that was most of the time.
+
+    Args:
+        totals: Of the run.
+        is_copied: Whether the batches go to another device than the CPU.
+    """
+    if not totals.batches:
+        return
+    total = totals.wait_seconds + totals.step_seconds
+    logger.info(
+        "waiting for data took %.0f %% of the training loops (%.2f of %.2f s)",
+        100 * totals.share,
+        totals.wait_seconds,
+        total,
+    )
+    if totals.share > DOMINATING_SHARE and totals.wait_seconds >= NOTEWORTHY_SECONDS:
+        logger.warning(
+            "the training waits for data for %.0f %% of its loops; %s", 100 * totals.share, _advice(totals, is_copied)
+        )
+
+
+def _advice(totals: WaitTotals, is_copied: bool) -> str:  # noqa: FBT001 - a part of the function above
+    if totals.first_batches_seconds > totals.wait_seconds / 2:
+        return (
+            "most of it is before the first batch of an epoch: DataLoader(persistent_workers=True) "
+            "keeps the workers from being started for each epoch"
+        )
+    advice = "try DataLoader(num_workers=...) with more workers, and persistent_workers=True"
+    return f"{advice}, and pin_memory=True for the copy to the device" if is_copied else advice
