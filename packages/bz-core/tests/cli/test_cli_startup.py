@@ -33,6 +33,9 @@ def imported(*arguments: str) -> set[str]:
         ["plugins", "list", "--json"],
         ["plugins", "--help"],
         ["train", "--help"],
+        ["validate", "--help"],
+        ["predict", "--help"],
+        ["export", "--help"],
         ["doctor", "--help"],
     ],
     ids=" ".join,
@@ -73,7 +76,10 @@ def test_importing_the_app_imports_nothing_heavy() -> None:
 
 
 def test_help_of_every_command_begins_with_a_sentence_and_is_not_cut(bz: Callable[..., Result]) -> None:
-    commands = {"": ["train", "init", "doctor"], "plugins": ["list", "show", "check", "enable", "disable"]}
+    commands = {
+        "": ["train", "validate", "predict", "export", "init", "doctor"],
+        "plugins": ["list", "show", "check", "enable", "disable"],
+    }
     commands |= {"config": ["show", "check", "schema"], "runs": ["list", "show"]}
     for group, names in commands.items():
         listing = bz(*[group] * bool(group), "--help").stdout

@@ -26,7 +26,7 @@ from bz.training.loop import ValidationLoop
 from bz.training.metrics import MetricSet, check_metrics
 from bz.training.optimization import make_optimization
 from bz.training.precision import Precision
-from bz.training.predictions import Predictor
+from bz.training.predictions import Predictor, forward
 from bz.training.preparation import gather_facts, prepare_model, prepare_spec
 from bz.training.schedulers import Schedulers
 from bz.training.state import RunState
@@ -198,8 +198,11 @@ class Evaluation:
         raise TrainingError("The loader gave no batches.")
 
     def call(self, batch: Any) -> None:
-        """Have the model called as for a prediction, whatever comes of it."""
-        Predictor(self.steps(), Precision("fp32", self._device)).predict(self._context, batch)
+        """Have the model called as for a prediction, in full precision; what comes of it is dropped."""
+        for step in self.steps():
+            if step(self._context, batch) is not None:
+                return
+        forward(self.spec.model, batch)
 
     def steps(self) -> list[StepFunction]:
         """Return the steps of the user's own: that of the script, then those of plugins."""

@@ -8,7 +8,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -251,7 +251,7 @@ def _export(model: torch.nn.Module, example: _Call) -> tuple[ExportedProgram, bo
     errors = []
     for dynamic_shapes in (shapes, None):
         try:
-            with _silent_logs():
+            with _silence():
                 return export(model, *example, dynamic_shapes=dynamic_shapes), dynamic_shapes is not None
         except Exception as error:
             errors.append(error)
@@ -264,11 +264,12 @@ def _export(model: torch.nn.Module, example: _Call) -> tuple[ExportedProgram, bo
 
 
 @contextmanager
-def _silent_logs() -> Iterator[None]:
-    """Keep what torch logs on the way to an exception, such as whole graphs, from the terminal."""
+def _silence() -> Iterator[None]:
+    """Keep what torch logs and prints on the way to an exception, such as whole graphs, from the terminal."""
     logging.disable(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(logging.NOTSET)
 
