@@ -85,7 +85,7 @@ class JsonLines:
 
 
 class CsvTable:
-    """One row an epoch; `pandas.read_csv(path)` reads it.
+    """One row for each epoch, and for each validation inside one; `pandas.read_csv(path)` reads it.
 
     Columns are named as by `pandas.json_normalize`: `training_metrics.accuracy`. What is not known,
     and what is no finite number, is empty, which pandas reads as NaN.
@@ -99,12 +99,13 @@ class CsvTable:
         self._columns: tuple[str, ...] = ()
 
     def accepts(self, event: Event) -> bool:  # noqa: D102
-        return bool(event["event"] == "epoch_complete")
+        return event["event"] in {"epoch_complete", "validation_complete"}
 
     def body(self, events: Sequence[Event]) -> bytes:  # noqa: D102
         rows = [_flatten(event) for event in events]
         named = (name for row in rows for name in row)
-        self._columns = tuple(dict.fromkeys((*self._FIRST_COLUMNS, *named)))
+        columns = dict.fromkeys((*self._FIRST_COLUMNS, *named))
+        self._columns = tuple(sorted(columns, key=_column_place))
         return self._lines(rows, has_header=True)
 
     def addition(self, events: Sequence[Event]) -> bytes | None:  # noqa: D102
@@ -126,6 +127,18 @@ class CsvTable:
             writer.writeheader()
         writer.writerows(rows)
         return text.getvalue().encode()
+
+
+_COLUMNS: Final = (
+    "timestamp", "epoch", "training_loss", "training_metrics", "validation_loss", "validation_metrics",
+    "learning_rate", "learning_rates", "global_step", "duration_seconds",
+)  # fmt: skip
+
+
+def _column_place(name: str) -> int:
+    """Return where a column belongs, whatever the first rows have in them; those of somebody else at the end."""
+    group = name.partition(".")[0]
+    return _COLUMNS.index(group) if group in _COLUMNS else len(_COLUMNS)
 
 
 FORMATS: Final[Mapping[str, type[LogFormat]]] = {"json": JsonList, "jsonl": JsonLines, "csv": CsvTable}

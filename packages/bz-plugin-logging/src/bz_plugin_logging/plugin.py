@@ -55,15 +55,23 @@ class LoggingConfig(BaseModel):
 
 
 class Best(NamedTuple):
-    """The best epoch so far: its number, which loss decides, and that loss."""
+    """The best epoch so far.
+
+    Attributes:
+        epoch: Its number.
+        loss_name: Which loss decides: `validation_loss`, or `training_loss` while there was no validation.
+        loss: That loss.
+        step: Optimizer steps done at a validation inside the epoch; None for its end.
+    """
 
     epoch: int
     loss_name: str
     loss: float
+    step: int | None = None
 
 
 class LoggingPlugin(Plugin):
-    """Writes what began, every epoch and how it ended to a file that is whole at every moment.
+    """Writes what began, every epoch and validation, and how it ended to a file that is whole at every moment.
 
     Args:
         log_file: The file, relative to the run folder, or to the working directory in a script.
@@ -94,6 +102,7 @@ class LoggingPlugin(Plugin):
         self._earlier_seconds = 0.0
         self._session_started = perf_counter()
         self._epoch_started: float | None = None
+        self._is_training = False
 
     def start_training_session(self, context: TrainingContext) -> None:
         """Begin the log; when resuming, nothing is touched before the state is there."""
@@ -110,6 +119,21 @@ class LoggingPlugin(Plugin):
         """Start the clock of the epoch."""
         self._epoch_started = perf_counter() - self._saved.get("epoch_seconds", 0.0)
         self._saved = {}
+
+    def start_training_loop(self, context: TrainingContext) -> None:  # noqa: ARG002
+        """Note that a validation from now on is one inside the epoch."""
+        self._is_training = True
+
+    def end_training_loop(self, context: TrainingContext) -> None:  # noqa: ARG002
+        """Note that a validation from now on is part of the end of the epoch."""
+        self._is_training = False
+
+    def end_validation_loop(self, context: TrainingContext) -> None:
+        """Write a validation inside the epoch, or before the first; that at the end of one is written with it."""
+        if self._is_training and context.validation_batch_count:
+            self._note_best(context, step=context.global_step)
+        if (self._is_training or not context.epoch) and context.validation_batch_count:
+            self._write(_event("validation_complete", epoch=context.epoch, **_validation(context), **_place(context)))
 
     def end_epoch(self, context: TrainingContext) -> None:
         """Write the epoch; reading the losses waits for the device once."""
@@ -175,14 +199,17 @@ class LoggingPlugin(Plugin):
         if errors:
             raise errors[0]
 
-    def _note_best(self, context: TrainingContext) -> None:
-        """Remember the epoch if its loss is the least; NaN never is."""
+    def _note_best(self, context: TrainingContext, step: int | None = None) -> None:
+        """Remember the epoch if its loss is the least, a validation loss as soon as there is one; NaN never is."""
         is_validated = context.validation_batch_count > 0
         loss_name = "validation_loss" if is_validated else "training_loss"
         loss = context.validation_loss if is_validated else context.training_loss
-        least = self._best.loss if self._best and self._best.loss_name == loss_name else math.inf
+        if self._best is not None and self._best.loss_name != loss_name:
+            least = math.inf if is_validated else -math.inf
+        else:
+            least = math.inf if self._best is None else self._best.loss
         if loss < least:
-            self._best = Best(context.epoch, loss_name, loss)
+            self._best = Best(context.epoch, loss_name, loss, step)
 
     def _seconds(self) -> float:
         return self._earlier_seconds + perf_counter() - self._session_started
@@ -197,7 +224,10 @@ class LoggingPlugin(Plugin):
         if context.error is not None:
             event["error"] = without_secrets(context.error_text, context.hyperparameters)
         if self._best is not None:
-            event |= {"best_epoch": self._best.epoch, f"best_{self._best.loss_name}": finite(self._best.loss)}
+            event["best_epoch"] = self._best.epoch
+            if self._best.step is not None:
+                event["best_global_step"] = self._best.step
+            event[f"best_{self._best.loss_name}"] = finite(self._best.loss)
         return event | {"global_step": context.global_step, "duration_seconds": self._seconds()}
 
 
@@ -259,17 +289,25 @@ def _epoch_event(context: TrainingContext) -> Event:
         training_loss=finite(context.training_loss),
         training_metrics=_finite_values(context.training_metrics),
     )
-    if context.validation_batch_count > 0:
-        event["validation_loss"] = finite(context.validation_loss)
-        event["validation_metrics"] = _finite_values(context.validation_metrics)
-    return event | {"learning_rate": _learning_rate(context), "global_step": context.global_step}
+    return event | _validation(context) | _place(context)
 
 
-def _finite_values(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    return {str(name): finite(value) for name, value in metrics.items()}
+def _validation(context: TrainingContext) -> Event:
+    """Return what the last validation of the epoch came to; empty if there was none."""
+    if not context.validation_batch_count:
+        return {}
+    return {
+        "validation_loss": finite(context.validation_loss),
+        "validation_metrics": _finite_values(context.validation_metrics),
+    }
 
 
-def _learning_rate(context: TrainingContext) -> float | None:
-    """Return that of the first parameter group, which the epoch was trained with."""
-    rate = context.optimizer.param_groups[0].get("lr")
-    return None if rate is None else finite(float(rate))
+def _place(context: TrainingContext) -> Event:
+    """Return the learning rates that the model was trained with last, and the step."""
+    rates = _finite_values(context.learning_rates)
+    several = {"learning_rates": rates} if len(rates) > 1 else {}
+    return {"learning_rate": next(iter(rates.values()), None), **several, "global_step": context.global_step}
+
+
+def _finite_values(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {str(name): finite(value) for name, value in values.items()}
