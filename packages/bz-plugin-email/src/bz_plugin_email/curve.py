@@ -16,7 +16,7 @@ WIDTH: Final = 560
 
 _INK: Final = "#52514e"
 _GRID: Final = "#e4e3df"
-_SERIES: Final = (("Training loss", "#2a78d6", 0), ("Validation loss", "#eb6834", 1))
+_SERIES: Final = (("Training loss", "#2a78d6", 1), ("Validation loss", "#eb6834", 2))
 
 
 def draw_losses(losses: Sequence[EpochLosses]) -> bytes | None:
@@ -32,13 +32,14 @@ def draw_losses(losses: Sequence[EpochLosses]) -> bytes | None:
     figure = Figure(figsize=(WIDTH / 100, 2.8), dpi=200, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)  # the figure keeps it
     axes = figure.add_subplot()
-    epochs = [one.epoch for one in losses]
-    marker = "o" if len(epochs) <= 40 else ""  # noqa: PLR2004 - where dots begin to touch
+    marker = "o" if len(losses) <= 40 else ""  # noqa: PLR2004 - where dots begin to touch
     for label, color, column in _SERIES:
-        values = [(one.training, one.validation)[column] for one in losses]
-        if any(value is not None for value in values):
-            numbers = [math.nan if value is None or not math.isfinite(value) else value for value in values]
-            axes.plot(epochs, numbers, label=label, color=color, linewidth=2, marker=marker, markersize=4)
+        points = [(one.epoch, one[column]) for one in losses if one[column] is not None]  # joined over what is missing
+        if points:
+            epochs, values = zip(*points, strict=True)
+            numbers = [value if math.isfinite(value) else math.nan for value in values]
+            marked = marker or ("o" if len(points) == 1 else "")
+            axes.plot(epochs, numbers, label=label, color=color, linewidth=2, marker=marked, markersize=4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("Epoch", color=_INK)
     axes.set_ylabel("Loss", color=_INK)

@@ -30,11 +30,12 @@ class Event:
 
 def epoch_event(context: TrainingContext, settings: EmailNotificationConfig) -> Event | None:
     """Return the event of an epoch that is due for a progress mail."""
-    is_left_to_closing = settings.on_completion and context.epoch >= context.epochs
-    if not settings.every_epochs or context.epoch % settings.every_epochs or is_left_to_closing:
+    is_last = context.epoch == context.epochs or context.stop_reason is not None
+    if not settings.every_epochs or context.epoch % settings.every_epochs or (is_last and settings.on_completion):
         return None
-    headline = f"Training Epoch {context.epoch} of {context.epochs}"
-    return Event(f"epoch {context.epoch}", headline, f"Epoch {context.epoch} of {context.epochs} is done.")
+    epoch = f"Epoch {context.epoch}" if context.epochs is None else f"Epoch {context.epoch} of {context.epochs}"
+    step = "" if context.max_steps is None else f", step {context.global_step:,} of {context.max_steps:,}"
+    return Event(f"epoch {context.epoch}", f"Training {epoch}", f"{epoch} is done{step}.")
 
 
 def condition_event(condition: Condition, value: float) -> Event:
@@ -52,7 +53,7 @@ def closing_event(context: TrainingContext, settings: EmailNotificationConfig) -
     reason = f": {context.stop_reason}" if context.stop_reason else ""
     match context.status:
         case "completed" if settings.on_completion:
-            sentence = "Training session completed successfully!"
+            sentence = f"Training session completed{reason}." if reason else "Training session completed successfully!"
             return Event(f"completed {place}", "Training Complete", sentence, is_closing=True)
         case "stopped" if settings.on_completion:
             sentence = f"Training session was stopped{reason}."

@@ -61,6 +61,21 @@ class EmailNotificationPlugin(Plugin):
         self._session = _Session(self._settings, self._server, context)
         self._session.send_left_behind()
 
+    def start_training_loop(self, context: TrainingContext) -> None:  # noqa: ARG002 - every hook takes it
+        """Note that a validation from now on is one inside the epoch."""
+        if self._session is not None:
+            self._session.is_training = True
+
+    def end_training_loop(self, context: TrainingContext) -> None:  # noqa: ARG002
+        """Note that a validation from now on is part of the end of the epoch."""
+        if self._session is not None:
+            self._session.is_training = False
+
+    def end_validation_loop(self, context: TrainingContext) -> None:
+        """Take losses and metrics of a validation inside the epoch; send a mail if a bound was passed."""
+        if self._session is not None and self._session.is_training:
+            self._session.end_validation(context)
+
     def end_epoch(self, context: TrainingContext) -> None:
         """Take the losses and metrics; send a mail if the epoch is due for one or a bound was passed."""
         if self._session is not None:
@@ -87,16 +102,18 @@ class _Session:
 
     Attributes:
         record: What they tell about the run.
+        is_training: Whether the training batches of an epoch are under way.
     """
 
     def __init__(self, settings: EmailNotificationConfig, server: MailServer, context: TrainingContext) -> None:
         self.record = RunRecord(context.started_at)
+        self.is_training = False
         self._settings = settings
         self._server = server
         self._outbox = Outbox(context.output_path(FOLDER))
         self._courier = Courier(self._send, settings.timeout_seconds)
         self._unsaved: deque[Mail] = deque()
-        self._has_checked_names = False
+        self._unchecked = list(settings.conditions)
 
     def send_left_behind(self) -> None:
         """Send what waits already."""
@@ -106,11 +123,21 @@ class _Session:
     def end_epoch(self, context: TrainingContext) -> None:
         """Add the epoch to the record and write the mails that are due."""
         self.record.add_epoch(context)
-        self._check_names()
+        self._check_names(context)
+        self._post_passed(context)
+        event = epoch_event(context, self._settings)
+        if event is not None:
+            self._post(event, context)
+
+    def end_validation(self, context: TrainingContext) -> None:
+        """Add a validation inside the epoch to the record and write the mails about bounds that it passes."""
+        self.record.add_validation(context)
+        self._post_passed(context)
+
+    def _post_passed(self, context: TrainingContext) -> None:
         events = [self._pass(condition) for condition in self._settings.conditions]
-        for event in [*events, epoch_event(context, self._settings)]:
-            if event is not None:
-                self._post(event, context)
+        for event in filter(None, events):
+            self._post(event, context)
 
     def close(self, context: TrainingContext) -> None:
         """Write the closing mail, wait for the courier, and say what could not be sent."""
@@ -131,14 +158,15 @@ class _Session:
         self.record.passed.append(str(condition))
         return condition_event(condition, self.record.values[condition.name])
 
-    def _check_names(self) -> None:
+    def _check_names(self, context: TrainingContext) -> None:
         """Say, once, which conditions can never be met because nothing has that name."""
-        if self._has_checked_names:
-            return
-        self._has_checked_names = True
         known = self.record.values
-        for condition in self._settings.conditions:
-            if condition.name not in known:
+        is_validated = "validation_loss" in known or not context.validation_batches
+        unchecked, self._unchecked = self._unchecked, []
+        for condition in unchecked:
+            if condition.name.startswith("validation_") and not is_validated:
+                self._unchecked.append(condition)  # not every epoch has a validation
+            elif condition.name not in known:
                 hint = suggestion(condition.name, known) or f" Known: {', '.join(known)}."
                 logger.warning("`when` has %r, but this run has no %r.%s", str(condition), condition.name, hint)
 

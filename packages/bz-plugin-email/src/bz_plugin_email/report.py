@@ -63,16 +63,12 @@ def write_report(event: Event, context: TrainingContext, record: RunRecord, scru
 
 
 def _epoch_lines(event: Event, context: TrainingContext, record: RunRecord) -> list[tuple[str, str]]:
-    best = record.best
-    validation = None if best is None else best.validation
     which = "Final" if event.is_closing else "Last"
     return [
         ("Total epochs" if event.is_closing else "Epochs", _epochs(context, record)),
+        ("Steps", _steps(context)),
         ("Training duration", str(timedelta(seconds=int(record.seconds)))),
-        (
-            "Best validation loss",
-            "" if validation is None or best is None else f"{validation:.4f} (epoch {best.epoch})",
-        ),
+        ("Best validation loss", _best_validation(record)),
         (f"{which} training loss", f"{record.values['training_loss']:.4f}" if record.losses else ""),
         ("Training metrics", _numbers(record.metrics("training"))),
         ("Validation metrics", _numbers(record.metrics("validation"))),
@@ -93,7 +89,24 @@ def _epochs(context: TrainingContext, record: RunRecord) -> str:
     if done == context.epochs:
         return str(done)
     inside = f"; epoch {context.epoch} was under way, step {context.global_step:,}" if context.epoch > done else ""
-    return f"{done} of {context.epochs}{inside}"
+    planned = "" if context.epochs is None else f" of {context.epochs}"
+    return f"{done}{planned}{inside}"
+
+
+def _steps(context: TrainingContext) -> str:
+    """Return how far a run with a limit of steps is; empty for others."""
+    if context.max_steps is None:
+        return ""
+    planned = f" of {context.max_steps:,}" if context.global_step < context.max_steps else ""
+    return f"{context.global_step:,}{planned}"
+
+
+def _best_validation(record: RunRecord) -> str:
+    best = record.best_validation
+    if best is None:
+        return ""
+    step = "" if best.step is None else f", step {best.step:,}"
+    return f"{best.loss:.4f} (epoch {best.epoch}{step})"
 
 
 def _started(record: RunRecord) -> str:
