@@ -1,6 +1,6 @@
 """The checks of the workspace, one session each: `nox -l` lists them.
 
-All sessions share one environment, which the session `environment` installs and keeps up to date.
+All sessions share one environment, which the session `environment` installs and keeps up to date; only `peers` has its own.
 """
 
 from __future__ import annotations
@@ -100,6 +100,18 @@ def wheels(session: nox.Session) -> None:
 def mutations(session: nox.Session) -> None:
     """Take each safeguard of the checkpoints out in turn, and check that the tests notice."""
     run(session, "python", "benchmarks/mutations.py", *session.posargs)
+
+
+@nox.session(reuse_venv=True)
+def peers(session: nox.Session) -> None:
+    """Measure bz beside the tools that are named in `benchmarks/tools`, in an environment of their own."""
+    constrained = ("--constraint", str(CONSTRAINTS))
+    tools = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "peers")
+    editable = [argument for package in PACKAGES for argument in ("--editable", with_extras(package))]
+    session.install(*constrained, *editable, *tools)
+    # It comes with fastai, is built for one kind of torch, and breaks the imports of others where it is another kind.
+    session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", silent=True)
+    session.run("python", "benchmarks/step_cost.py", *session.posargs)
 
 
 def run(session: nox.Session, program: str, *arguments: str) -> None:

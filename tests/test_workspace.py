@@ -125,7 +125,7 @@ def test_constraints_name_every_tool_of_the_environment() -> None:
 def test_tool_settings_name_every_package() -> None:
     tools = read_toml(ROOT / "pyproject.toml")["tool"]
     names = {import_name(package) for package in PACKAGES}
-    assert set(tools["mypy"]["mypy_path"]) == {f"packages/{package}/src" for package in PACKAGES}
+    assert set(tools["mypy"]["mypy_path"]) == {"benchmarks", *(f"packages/{package}/src" for package in PACKAGES)}
     assert set(tools["coverage"]["run"]["source_pkgs"]) == names
     assert set(tools["importlinter"]["root_packages"]) == names
     siblings = tools["importlinter"]["contracts"][-1]["layers"][0]
