@@ -49,6 +49,14 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(python=False, requires=["environment"])
+def examples(session: nox.Session) -> None:
+    """Train every example to its end, or those that are named."""
+    for example in session.posargs or sorted(path.parent.name for path in ROOT.glob("examples/*/train.py")):
+        with session.chdir(ROOT / "examples" / example):
+            run(session, "bz", "train")
+
+
+@nox.session(python=False, requires=["environment"])
 def tests(session: nox.Session) -> None:
     """Run the tests of every package and those that span packages."""
     run(session, "pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", *session.posargs)

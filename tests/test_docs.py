@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 READMES = sorted(ROOT.glob("packages/*/README.md"))
-DOCUMENTS = [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("examples/*/README.md")), *READMES]
+EXAMPLES = [ROOT / "examples" / "README.md", *sorted(ROOT.glob("examples/*/README.md"))]
+DOCUMENTS = [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", *EXAMPLES, *READMES]
 PLUGIN_READMES = [path for path in READMES if path.parent.name.startswith("bz-plugin-")]
 
 # As the guide to custom plugins lists them.
