@@ -100,10 +100,11 @@ def test_turns_in_epochs_without_validation_are_saved_by_the_rules_that_do_not_c
     assert best(tmp_path)[0] == 2
 
 
-def test_limit_of_no_validation_batches_is_a_run_without_validation(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("options", [{"limit_validation_batches": 0}, {"validation_interval": 0}], ids=repr)
+def test_training_loss_stands_in_for_a_validation_that_is_switched_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
 ) -> None:
-    run(tmp_path, [9, 9], options={"limit_validation_batches": 0, "validation_interval": 1})
+    run(tmp_path, [9, 9], options={"validation_interval": 1, **options})
     assert "the one with the lowest training loss" in caplog.text
     assert read_checkpoint(tmp_path / "checkpoints" / "best.pth")["bz"]["extra"]["monitor"] == "training_loss"
 

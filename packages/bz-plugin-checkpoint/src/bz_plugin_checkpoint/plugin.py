@@ -248,8 +248,7 @@ class SmartCheckpointPlugin(Plugin):
 
     def _awaits_validation(self, context: TrainingContext) -> bool:
         """Whether the monitored value is one of a validation that this run has, if not in every epoch."""
-        has_validation = self._validated_step is not None or bool(context.validation_batches)
-        return has_validation and is_of_validation(self._settings.monitor)
+        return context.has_validation and is_of_validation(self._settings.monitor)
 
     def _choose_monitor(self, context: TrainingContext) -> None:
         """Take what is monitored from the settings, or the training loss in place of a validation that is not there."""

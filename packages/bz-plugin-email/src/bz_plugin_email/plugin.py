@@ -161,7 +161,7 @@ class _Session:
     def _check_names(self, context: TrainingContext) -> None:
         """Say, once, which conditions can never be met because nothing has that name."""
         known = self.record.values
-        is_validated = "validation_loss" in known or not context.validation_batches
+        is_validated = "validation_loss" in known or not context.has_validation
         unchecked, self._unchecked = self._unchecked, []
         for condition in unchecked:
             if condition.name.startswith("validation_") and not is_validated:
