@@ -146,6 +146,7 @@ def test_json_has_suggestion_and_curve_and_nothing_else_on_stdout(digits: Path) 
     curve = record["curve"]
     assert curve["learning_rate"][0] == 1e-7
     assert len(curve["learning_rate"]) == len(curve["loss"]) == len(curve["smoothed_loss"]) < 100
+    assert set(curve["samples"][:28]) == {64.0}
     assert curve["learning_rate"] == sorted(curve["learning_rate"])
 
 
@@ -253,6 +254,15 @@ def test_output_that_cannot_be_written_is_refused_before_the_test(
     module_level: Path, target: str, sentence: str
 ) -> None:
     assert lr_find(module_level, "--output", target) == (2, "", f"{sentence}\n")
+
+
+def test_picture_that_cannot_be_written_in_the_end_leaves_the_numbers(module_level: Path) -> None:
+    with (module_level / "train.py").open("a", encoding="utf-8") as file:
+        file.write("open('plots', 'w').close()\n")
+    code, output, errors = lr_find(module_level, "--output", "plots/curve.png")
+    assert (code, errors) == (3, "plots/curve.png cannot be written: File exists.\n")
+    assert "steepest" in output
+    assert "Picture" not in output
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from bz_plugin_lr_finder.curve import Ending
 
 
-def curve_of(losses: list[float], ending: Ending = "steps", **settings: Any) -> LRCurve:
+def curve_of(
+    losses: list[float], ending: Ending = "steps", sizes: list[float] | None = None, **settings: Any
+) -> LRCurve:
     config = RangeTestConfig(**{"steps": max(20, len(losses)), **settings})
     mean = RunningMean(config.smoothing)
     return LRCurve(
         config=config,
         learning_rates=tuple(config.learning_rate(index) for index in range(len(losses))),
         losses=tuple(losses),
-        smoothed_losses=tuple(mean.add(loss) for loss in losses),
+        sizes=tuple(sizes or [32.0] * len(losses)),
+        smoothed_losses=tuple(map(mean.add, losses, sizes or [32.0] * len(losses))),
         ending=ending,
     )
 
@@ -45,6 +48,11 @@ def well(decade: float) -> float:
 def test_running_mean_has_no_bias_of_its_beginning() -> None:
     mean = RunningMean(0.9)
     assert [mean.add(value) for value in (2.0, 2.0, 5.0)] == pytest.approx([2.0, 2.0, 2.0 + 3 * 0.1 / 0.271])
+
+
+def test_running_mean_counts_sizes() -> None:
+    mean = RunningMean(0.5)
+    assert [mean.add(1.0, 3.0), mean.add(5.0, 2.0)] == pytest.approx([1.0, (0.75 + 5) / 1.75])
 
 
 def test_no_smoothing_leaves_the_losses() -> None:
@@ -87,6 +95,16 @@ def test_linear_range_has_slopes_over_the_rate_itself() -> None:
 def test_noise_alone_suggests_nothing() -> None:
     found = [curve_of(losses_of(lambda _: 1.0, noise=0.3, seed=seed)).suggestion for seed in range(200)]
     assert sum(rate is not None for rate in found) <= 6
+
+
+def test_batch_of_one_sample_does_not_decide() -> None:
+    losses, sizes = losses_of(well, noise=0.02), [32.0] * 100
+    expected = curve_of(losses, "diverged").suggestions["minimum / 10"]
+    for index in range(11, 100, 12):
+        losses[index], sizes[index] = random.Random(index).choice((0.0, 3.0)), 1.0
+    found = curve_of(losses, "diverged", sizes).suggestions
+    assert found["minimum / 10"] == pytest.approx(expected, rel=0.3)
+    assert 0.004 < found["steepest"] < 0.025
 
 
 def test_flat_loss_suggests_nothing() -> None:

@@ -205,13 +205,25 @@ def test_each_step_has_the_rate_that_is_noted_with_its_loss() -> None:
     assert curve.learning_rates[-1] == pytest.approx(0.1)
 
 
-def test_groups_keep_the_ratio_of_their_rates() -> None:
+@pytest.mark.parametrize("lower", [0.002, torch.tensor(0.002)], ids=["number", "tensor"])
+def test_groups_keep_the_ratio_of_their_rates(lower: Any) -> None:
+    spec = tiny_spec()
+    first, *others = spec.model.parameters()
+    groups = [{"params": [first], "lr": lower}, {"params": others, "lr": 0.02}]
+    curve, seen = rates_seen(replace(spec, optimizer=torch.optim.SGD(groups, foreach=False)))
+    assert [rates[1] for rates in seen] == list(curve.learning_rates)
+    assert [rates[0] for rates in seen] == pytest.approx([rate / 10 for rate in curve.learning_rates])
+
+
+def test_ratio_is_that_before_a_warm_up_began() -> None:
     spec = tiny_spec()
     first, *others = spec.model.parameters()
     groups = [{"params": [first], "lr": 0.002}, {"params": others, "lr": 0.02}]
-    curve, seen = rates_seen(replace(spec, optimizer=torch.optim.SGD(groups)))
-    assert [rates[1] for rates in seen] == list(curve.learning_rates)
-    assert [rates[0] for rates in seen] == pytest.approx([rate / 10 for rate in curve.learning_rates])
+    optimizer = torch.optim.SGD(groups)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.0]
+    _, seen = rates_seen(replace(spec, optimizer=optimizer, lr_scheduler=scheduler))
+    assert [rates[1] / rates[0] for rates in seen] == pytest.approx([10.0] * 20)
 
 
 def test_rate_that_is_a_tensor_is_set_in_place() -> None:
@@ -270,6 +282,31 @@ def test_accumulated_batches_make_one_step_and_one_point(*, has_length: bool) ->
     expected = [math.fsum(losses[5 * (step // 3) + i] for i in windows[step % 3]) / len(windows[step % 3])
                 for step in range(20)]  # fmt: skip
     assert list(curve.losses) == pytest.approx(expected)
+    assert curve.sizes == tuple([8.0, 8.0, 4.0][step % 3] for step in range(20))
+
+
+def test_loss_of_a_step_is_the_mean_over_its_samples() -> None:
+    batches = [(torch.ones(3, 4), torch.zeros(3).long()), (-torch.ones(1, 4), torch.zeros(1).long())]
+    losses: list[float] = []
+
+    def step(context: Any, batch: Any) -> Any:
+        loss = context.loss_fn(context.model(batch[0]), batch[1])
+        losses.append(float(loss.detach()))
+        return loss
+
+    spec = tiny_spec(training_loader=batches, training_step=step)
+    curve = run_range_test(spec, TrainingSettings(device="cpu", accumulate_batches=2), SHORT)
+    assert curve.losses[0] == pytest.approx((3 * losses[0] + losses[1]) / 4)
+
+
+def test_batches_without_a_number_of_samples_count_alike() -> None:
+    def step(context: Any, batch: Any) -> Any:
+        return next(context.model.parameters()).sum() * batch
+
+    curve = run_range_test(
+        tiny_spec(training_loader=[1.0, 2.0], training_step=step), TrainingSettings(device="cpu"), SHORT
+    )
+    assert set(curve.sizes) == {1.0}
 
 
 def test_limit_of_the_batches_counts() -> None:
@@ -364,6 +401,12 @@ def test_arguments_are_checked() -> None:
         find_learning_rate(spec.model, spec.optimizer, spec.loss_fn, spec.training_loader, steps=3)
     with pytest.raises(ConfigError, match=r"^find_learning_rate: `precision` must be one of "):
         find_learning_rate(spec.model, spec.optimizer, spec.loss_fn, spec.training_loader, precision="fp8")
+
+
+def test_optimizer_whose_rates_are_all_zero_gets_the_rate_of_the_test() -> None:
+    spec = tiny_spec()
+    curve, seen = rates_seen(replace(spec, optimizer=torch.optim.SGD(spec.model.parameters(), lr=0.0)))
+    assert [rate for [rate] in seen] == list(curve.learning_rates)
 
 
 def test_optimizer_without_a_rate_is_refused() -> None:

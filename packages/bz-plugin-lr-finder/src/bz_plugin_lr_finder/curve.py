@@ -22,14 +22,16 @@ class LRCurve:
     Attributes:
         config: What was asked for.
         learning_rates: That of each step, ascending; in the parameter group with the highest rate.
-        losses: Loss of each step, before the step; the mean of its batches where they are accumulated.
-        smoothed_losses: Running mean of the losses up to this step.
+        losses: Loss of each step, before the step; the mean over its samples where batches are accumulated.
+        sizes: Samples of each step; a step of few, such as the last batch of an epoch, says less.
+        smoothed_losses: Running mean of the losses up to this step, each with its size as its weight.
         ending: Why there are no more: all `steps` were made, the loss `diverged` or became `nonfinite`.
     """
 
     config: RangeTestConfig
     learning_rates: tuple[float, ...]
     losses: tuple[float, ...]
+    sizes: tuple[float, ...]
     smoothed_losses: tuple[float, ...]
     ending: Ending
 
@@ -83,6 +85,7 @@ class LRCurve:
             "curve": {
                 "learning_rate": list(self.learning_rates),
                 "loss": list(self.losses),
+                "samples": list(self.sizes),
                 "smoothed_loss": list(self.smoothed_losses),
             },
         }

@@ -79,9 +79,8 @@ def _decorate(axes: Axes, curve: LRCurve, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="best", frameon=True, facecolor="white", edgecolor="none", labelcolor=_INK)
     if not curve.suggestions:
-        axes.text(
-            0.5, 0.5, "no suggestion", transform=axes.transAxes, ha="center", va="center", color=_INK, fontsize=16
-        )
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+        axes.text(0.5, 0.5, "no suggestion", transform=axes.transAxes, ha="center", color=_INK, fontsize=16, bbox=box)
 
 
 def _bounds(curve: LRCurve) -> tuple[float, float]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from bz.errors import TrainingError
 from bz.plugins import Plugin
 from bz_plugin_lr_finder.config import RangeTestConfig
 from bz_plugin_lr_finder.curve import Ending, LRCurve
@@ -22,6 +23,13 @@ OVERRIDDEN: Final = (
     "Something else sets the learning rate during the test, such as a scheduler that the training_step steps; "
     "lr-find needs it for itself."
 )
+
+
+class _Batch(NamedTuple):
+    """The loss of a batch, and the number of its samples."""
+
+    loss: float
+    size: float
 
 
 class LRFinderPlugin(Plugin):
@@ -52,7 +60,8 @@ class LRFinderPlugin(Plugin):
         self._learning_rates: list[float] = []
         self._losses: list[float] = []
         self._smoothed: list[float] = []
-        self._window: list[float] = []
+        self._sizes: list[float] = []
+        self._window: list[_Batch] = []
         self._steps_done = 0
         self._ending: Ending = "interrupted"
         self.fault: str | None = None
@@ -64,6 +73,7 @@ class LRFinderPlugin(Plugin):
             config=self._config,
             learning_rates=tuple(self._learning_rates),
             losses=tuple(self._losses),
+            sizes=tuple(self._sizes),
             smoothed_losses=tuple(self._smoothed),
             ending=self._ending,
         )
@@ -86,7 +96,7 @@ class LRFinderPlugin(Plugin):
         assert context.loss is not None
         assert self._rates is not None
         loss = float(context.loss)
-        self._window.append(loss)
+        self._window.append(_Batch(loss, _num_samples(context.batch)))
         if not math.isfinite(loss):
             self._end(context, "nonfinite")
         elif not self._rates.is_untouched():
@@ -106,10 +116,12 @@ class LRFinderPlugin(Plugin):
         if context.global_step == self._steps_done or context.should_stop_training:
             return
         self._steps_done = context.global_step
-        loss = math.fsum(self._window) / len(self._window)
+        size = math.fsum(batch.size for batch in self._window)
+        loss = math.fsum(batch.loss * batch.size for batch in self._window) / size
         self._learning_rates.append(self._rate)
         self._losses.append(loss)
-        self._smoothed.append(self._mean.add(loss))
+        self._sizes.append(size)
+        self._smoothed.append(self._mean.add(loss, size))
         self._window.clear()
         if self._has_diverged():
             self._end(context, "diverged")
@@ -124,3 +136,13 @@ class LRFinderPlugin(Plugin):
     def _end(self, context: TrainingContext, ending: Ending) -> None:
         self._ending = ending
         context.request_stop(f"learning rate range test: {ending}", when="batch")
+
+
+def _num_samples(batch: Any) -> float:
+    """Return how many samples a batch holds; 1 where nobody can tell, so that all batches count alike."""
+    from bz.training.batches import count_samples
+
+    try:
+        return float(count_samples(batch)) or 1.0
+    except TrainingError:
+        return 1.0

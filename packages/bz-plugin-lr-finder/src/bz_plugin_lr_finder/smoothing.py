@@ -16,8 +16,8 @@ class RunningMean:
         self._weight = weight
         self._sum = self._sum_of_weights = 0.0
 
-    def add(self, value: float) -> float:
-        """Take in a value and return the mean."""
-        self._sum = self._weight * self._sum + (1 - self._weight) * value
-        self._sum_of_weights = self._weight * self._sum_of_weights + (1 - self._weight)
+    def add(self, value: float, size: float = 1.0) -> float:
+        """Take in a value, which counts as often as its size says, and return the mean."""
+        self._sum = self._weight * self._sum + (1 - self._weight) * size * value
+        self._sum_of_weights = self._weight * self._sum_of_weights + (1 - self._weight) * size
         return self._sum / self._sum_of_weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -95,7 +96,7 @@ def _slope(axis: Sequence[float], values: Sequence[float], index: int) -> float:
 def _fall(curve: LRCurve) -> _Fall | None:
     """Return where the loss falls by more than chance lets it, or None if it does not."""
     num_first = max(_FEWEST // 2, math.ceil(len(curve.losses) * BEGINNING))
-    level = math.fsum(curve.losses[:num_first]) / num_first
+    level = _mean(curve.losses[:num_first], curve.sizes[:num_first])
     lowest = min(range(num_first, len(curve.losses)), key=curve.smoothed_losses.__getitem__)
     noise = _noise(curve, lowest)
     if level - curve.smoothed_losses[lowest] <= max(NOISES * noise, LEAST_FALL * abs(level)):
@@ -106,12 +107,20 @@ def _fall(curve: LRCurve) -> _Fall | None:
     return _Fall(begin, lowest, losses)
 
 
+def _mean(values: Sequence[float], sizes: Sequence[float]) -> float:
+    return math.fsum(value * size for value, size in zip(values, sizes, strict=True)) / math.fsum(sizes)
+
+
 def _noise(curve: LRCurve, lowest: int) -> float:
-    """Return the standard deviation that the smoothed loss has because batches differ."""
-    weight = curve.config.smoothing
-    # From step to step, so that a fall is not taken for noise (J. von Neumann, 1941).
-    squares = [(after - before) ** 2 for before, after in pairwise(curve.losses[: lowest + 1])]
-    return math.sqrt(math.fsum(squares) / len(squares) / 2 * (1 - weight) / (1 + weight))
+    """Return the standard deviation that the smoothed loss has because batches differ.
+
+    It is estimated from step to step, so that a fall is not taken for noise (J. von Neumann, 1941), and the variance
+    of a loss is taken to be that of one sample over the number of samples.
+    """
+    steps = pairwise(zip(curve.losses[: lowest + 1], curve.sizes, strict=False))
+    variances = [(after - before) ** 2 / (1 / one + 1 / other) for (before, one), (after, other) in steps]
+    weight, usual_size = curve.config.smoothing, statistics.median(curve.sizes)
+    return math.sqrt(statistics.fmean(variances) / usual_size * (1 - weight) / (1 + weight))
 
 
 def _too_short(curve: LRCurve) -> str:
