@@ -501,3 +501,52 @@ def test_full_disk_for_the_log_is_one_line_and_the_training_goes_on(script: Path
     assert done.stderr.endswith("runs/r/bz.log cannot be written: [Errno 27] File too large\n")
     assert done.stderr.count("\n") == 1
     assert (done.returncode, run_json()["status"]) == (0, "completed")
+
+
+@pytest.mark.usefixtures("script")
+def test_max_steps_ends_a_run_that_goes_on_with_a_larger_number(bz: Callable[..., Result]) -> None:
+    result = bz("train", "--max-steps", "6", "--no-plugins", "--name", "r")
+    assert result.exit_code == 0
+    assert "Completed (max_steps 6 reached): 2 epochs in" in result.stdout
+    assert (run_json()["global_step"], run_json()["status"]) == (6, "completed")
+    done = bz("train", "--resume", "r")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (
+        0,
+        "Run r has done all 6 steps; give --max-steps a larger number to go on.",
+    )
+    assert bz("train", "--resume", "r", "--max-steps", "10").exit_code == 0
+    assert run_json()["global_step"] == 10
+    assert bz("train", "--max-steps", "10", "--no-plugins", "--name", "whole").exit_code == 0
+    assert run_json()["training_loss"] == run_json("whole")["training_loss"]
+    assert run_json()["validation_loss"] == run_json("whole")["validation_loss"]
+
+
+@pytest.mark.usefixtures("script")
+def test_max_time_ends_a_run(bz: Callable[..., Result]) -> None:
+    result = bz("train", "--max-time", "0.05 s", "--no-plugins", "--name", "r")
+    assert result.exit_code == 0
+    assert "Completed (max_time 0.05 s reached): " in result.stdout
+    done = bz("train", "--resume", "r")
+    assert done.stdout.splitlines()[-1] == "Run r has trained for 0.05 s; give --max-time a longer time to go on."
+    wrong = bz("train", "--max-time", "5")
+    assert (wrong.exit_code, wrong.stderr) == (
+        2,
+        '`--max-time 5`: `training.max_time` must be above 0 and written as "30 s", "10 min" or "8 h", got "5".\n',
+    )
+
+
+@pytest.mark.usefixtures("script")
+def test_limit_batches_holds_for_training_and_validation(bz: Callable[..., Result]) -> None:
+    result = bz("train", "--limit-batches", "3", "--no-plugins", "--name", "r")
+    assert result.exit_code == 0
+    assert run_json()["global_step"] == 3
+    settings = run_json()["settings"]
+    assert isinstance(settings, dict)
+    assert settings["training"]["limit_train_batches"] == settings["training"]["limit_validation_batches"] == 3
+    assert bz("train", "--resume", "r", "--epochs", "2").exit_code == 0
+    assert run_json()["global_step"] == 6
+    wrong = bz("train", "--limit-batches", "0")
+    assert (wrong.exit_code, wrong.stderr) == (
+        2,
+        "`--limit-batches 0`: `training.limit_train_batches` must be at least 1, got 0.\n",
+    )

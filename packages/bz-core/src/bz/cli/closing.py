@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 INCOMPLETE: Final = 3
 """Exit code of a run that is done while something asked for is not on disk."""
 
-_SIGNALLED: Final = 128
+SIGNALLED: Final = 128
 """Shells count so: 128 and the number of the signal."""
 
 
@@ -93,7 +93,7 @@ def close(result: "TrainingResult", folder: "RunFolder", *, is_reported: bool) -
         logger.error("%s", sentence)
     code = 0 if is_recorded and not result.missing_files else INCOMPLETE
     if result.signal is not None:
-        code = _SIGNALLED + result.signal
+        code = SIGNALLED + result.signal
         output.say(f"Resume with: {resume_command(folder.path)}")
     return Outcome(exit_code=code, record=_as_record(result))
 

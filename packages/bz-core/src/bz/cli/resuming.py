@@ -98,7 +98,7 @@ def _position(state: Mapping[str, Any]) -> str:
     epoch, step, batches = state["epoch"], state["bz"]["global_step"], state["bz"]["batches_done"]
     if batches is None:
         return f"after epoch {epoch} (step {step})"
-    if state["bz"]["is_training_done"]:
+    if state["bz"]["next_part"] == "closing_validation":
         return f"from the validation of epoch {epoch} (step {step})"
     return f"from epoch {epoch}, batch {batches + 1} (step {step})"
 

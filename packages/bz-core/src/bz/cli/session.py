@@ -4,9 +4,9 @@ Nothing is written before the settings, the plugins and the script were found to
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,7 @@ from bz.cli.finding import resume_command
 from bz.cli.inheritance import options_of
 from bz.cli.logs import RunLog
 from bz.cli.preparation import (
+    Parts,
     TrainRequest,
     build_parts,
     load_script,
@@ -42,7 +43,7 @@ _REPORTING_PLUGIN: Final = "console_out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class Plan:
     """A training that was found to be right.
 
     Attributes:
@@ -51,6 +52,7 @@ class _Plan:
         seed: The seed, also where the settings have none.
         spec: The live objects.
         manager: The plugins.
+        left_out: Plugins that were built and are not called.
         versions: Version of each installed plugin that runs.
         about_plugins: Which plugins run, and which do not and why.
         notices: What has no effect, one sentence each.
@@ -61,6 +63,7 @@ class _Plan:
     seed: int
     spec: "TrainingSpec"
     manager: "PluginManager"
+    left_out: tuple[str, ...]
     versions: Mapping[str, str]
     about_plugins: str
     notices: tuple[str, ...]
@@ -90,7 +93,7 @@ def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: Ex
     if resumed is not None and done is not None:
         return _say_nothing_is_left(resumed, done)
     try:
-        plan = _prepare(request, path, settings, resumed)
+        plan = prepare(request, path, settings, resumed)
     except ScriptError as error:
         return report_script(error, request.script_path)
     folder, about_run = _open_folder(request, plan, resumed, held)
@@ -110,31 +113,63 @@ def _say_nothing_is_left(resumed: Resumed, done: str) -> Outcome:
     return Outcome(exit_code=0, record={**resumed.record, "run_dir": str(resumed.folder.path)})
 
 
-def _prepare(request: TrainRequest, path: Path | None, settings: "Config", resumed: Resumed | None) -> _Plan:
+def prepare(
+    request: TrainRequest,
+    path: Path | None,
+    settings: "Config",
+    resumed: Resumed | None = None,
+    *,
+    is_offline: bool = False,
+) -> Plan:
+    """Build everything that is needed; nothing is written.
+
+    Args:
+        request: What is asked for.
+        path: The settings file, or None.
+        settings: The settings.
+        resumed: The run that is taken up, or None.
+        is_offline: Whether plugins that talk to a network are built and then left out.
+
+    Raises:
+        BzError: Something was found to be wrong.
+    """
     from bz.training.seeding import draw_seed, seed_everything
 
     parts = build_parts(request, settings, path)
+    left_out = _talking_to_a_network(parts) if is_offline else ()
+    parts = _without(parts, left_out)
     wanted, kept = settings.training.seed, resumed.seed if resumed is not None else None
     seed = kept if kept is not None else draw_seed() if wanted is None else wanted
     # After the plugins were built: random numbers that one of them draws must not change the model.
     seed_everything(seed)
     script = load_script(request, settings, parts)
     manager = register_plugins(request, parts, script, strict=settings.strict_plugins)
-    return _Plan(
+    return Plan(
         settings=settings,
         # `record` hides by the names of keys; what a plugin declares a secret may have any name.
         record=redact_texts(settings.record(), output.redacted),
         seed=seed,
         spec=script.spec,
         manager=manager,
+        left_out=left_out,
         versions={choice.name: choice.version for choice in parts.choices if choice.name in manager.names},
         about_plugins=" ".join(plugin_sentences(parts, manager.names)),
         notices=(*script.notices, *(notes_on_seed(resumed, wanted) if resumed is not None else ())),
     )
 
 
+def _talking_to_a_network(parts: Parts) -> tuple[str, ...]:
+    opt_in = {choice.name for choice in parts.choices if choice.plugin is not None and choice.plugin.opt_in}
+    return tuple(name for name, _ in parts.plugins.plugins if name in opt_in)
+
+
+def _without(parts: Parts, names: Container[str]) -> Parts:
+    plugins = tuple((name, plugin) for name, plugin in parts.plugins.plugins if name not in names)
+    return replace(parts, plugins=replace(parts.plugins, plugins=plugins))
+
+
 def _open_folder(
-    request: TrainRequest, plan: _Plan, resumed: Resumed | None, held: ExitStack
+    request: TrainRequest, plan: Plan, resumed: Resumed | None, held: ExitStack
 ) -> tuple["RunFolder", list[str]]:
     """Return the folder of the run, locked and with its record, and what is to be said about it."""
     from bz.runs import describe_run
@@ -174,7 +209,7 @@ def _folder_with(
     return folder
 
 
-def _run(trainer: "Trainer", plan: _Plan, folder: "RunFolder", script: Path, resumed: Resumed | None) -> Outcome:
+def _run(trainer: "Trainer", plan: Plan, folder: "RunFolder", script: Path, resumed: Resumed | None) -> Outcome:
     # With the seed that was drawn, so that a checkpoint alone knows how the script was built.
     record = {**plan.record, "training": {**plan.record["training"], "seed": plan.seed}}
     found = resumed.found if resumed is not None else None

@@ -19,10 +19,10 @@ KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 LONG_ENOUGH: Final = "the rehearsal is long enough"
 """Why a rehearsal was stopped."""
 
-_NO_PART_OF_IT: Final = frozenset({"bz/settings", "bz/provenance", "bz/extra", "bz/plugins"})
+_NO_PART_OF_IT: Final = frozenset({"bz/settings", "bz/provenance", "bz/extra", "bz/plugins", "bz/seconds"})
 """About the process, or about what plugins have written, which may hold times; neither decides the next step."""
 
-_FIRST: Final = ("model_state_dict", "optimizer_state_dict", "lr_scheduler", "grad_scaler", "history", "losses")
+_FIRST: Final = ("model_state_dict", "optimizer_state_dict", "lr_schedulers", "grad_scaler", "history", "losses")
 """Parts of a state in which a difference says most; the others follow."""
 
 

@@ -36,6 +36,19 @@ def train(  # noqa: PLR0913 - each is an option of the command
     epochs: Annotated[
         int | None, typer.Option("--epochs", metavar="N", help="Short for --set training.epochs=N.")
     ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", metavar="N", help="Short for --set training.max_steps=N.")
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option("--max-time", metavar="TIME", help='Short for --set training.max_time=TIME, such as "8 h".'),
+    ] = None,
+    limit_batches: Annotated[
+        int | None,
+        typer.Option(
+            "--limit-batches", metavar="N", help="Use no more than N batches per training and validation loop."
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="DEVICE", help="Short for --set training.device=DEVICE.")
     ] = None,
@@ -66,6 +79,10 @@ def train(  # noqa: PLR0913 - each is an option of the command
     strict_plugins: Annotated[
         bool, typer.Option("--strict-plugins", help="End the run when a plugin fails for the first time.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Build all, run two batches, a validation and a checkpoint, and keep nothing."),
+    ] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON on stdout, and all other text on stderr.")
     ] = False,
@@ -78,6 +95,7 @@ def train(  # noqa: PLR0913 - each is an option of the command
     Exit codes: 0 done, 1 failed, 2 wrong settings, 3 incomplete, 130 or 143 interrupted.
     """
     from bz.cli import session
+    from bz.cli.dry_run import rehearse
     from bz.cli.preparation import TrainRequest
     from bz.plugins.selection import PluginRequest
 
@@ -87,8 +105,15 @@ def train(  # noqa: PLR0913 - each is an option of the command
         raise ConfigError("`--fresh` and `--resume` contradict each other; give one of them.", option="--fresh")
     if fresh and name is None:
         raise ConfigError("`--fresh` needs `--name`: a run without a name is always a new one.", option="--fresh")
+    if dry_run and (fresh or resume is not None):
+        option = "--fresh" if fresh else "--resume"
+        raise ConfigError(f"`--dry-run` keeps nothing, so `{option}` has no effect; leave it out.", option=option)
     short = (
         ("--epochs", "training.epochs", epochs),
+        ("--max-steps", "training.max_steps", max_steps),
+        ("--max-time", "training.max_time", max_time),
+        ("--limit-batches", "training.limit_train_batches", limit_batches),
+        ("--limit-batches", "training.limit_validation_batches", limit_batches),
         ("--device", "training.device", device),
         ("--seed", "training.seed", seed),
         ("--strict-plugins", "strict_plugins", strict_plugins or None),
@@ -106,7 +131,7 @@ def train(  # noqa: PLR0913 - each is an option of the command
     )
     # With --json nobody else may print on stdout: no plugin, and no script.
     with redirect_stdout(sys.stderr) if json_ else nullcontext():
-        outcome = session.train(request)
+        outcome = rehearse(request) if dry_run else session.train(request)
     if json_:
         output.print_json(outcome.record)
     raise typer.Exit(outcome.exit_code)
