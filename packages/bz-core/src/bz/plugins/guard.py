@@ -122,16 +122,18 @@ class Guard:
         self.strict = strict
         self._quarantine = quarantine
         self._watched: tuple[WatchedState, ...] = ()
+        self._reads: tuple[Callable[[], Any], ...] = ()
         self._reported: set[tuple[object, ...]] = set()
 
     def begin(self, states: Sequence[WatchedState]) -> None:
         """Begin a session: forget what was reported, and keep these states as they are across every hook."""
         self._watched = tuple(states)
+        self._reads = tuple(state.read for state in states)
         self._reported.clear()
 
     def read_states(self) -> list[Any]:
         """Return the watched states as they are now."""
-        return [state.read() for state in self._watched]
+        return [read() for read in self._reads]
 
     def restore_states(self, before: list[Any]) -> list[str]:
         """Put back the watched states that differ from `before`; return their names."""

@@ -158,7 +158,7 @@ class Evaluation:
             context=self._context,
             progress=self._progress,
             hooks=PluginManager().bind(),
-            step=make_step(self.steps(), self._precision),
+            step=make_step(self.spec, self.steps(), self._precision),
             metrics=self._metrics,
         )
         loop.run(self._batches(self.spec.validation_loader, self._settings.limit_validation_batches))

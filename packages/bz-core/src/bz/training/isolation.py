@@ -6,7 +6,6 @@ where it moved. Reading is cheap and never waits for a device.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bz.training.mersenne import NumpyRandomState, PythonRandomState
+from bz.training.mersenne import NumpyRandomState, PythonRandomState, TorchRandomState
 
 
 def watched_states(model: torch.nn.Module, device: torch.device) -> list[Any]:
@@ -23,21 +22,6 @@ def watched_states(model: torch.nn.Module, device: torch.device) -> list[Any]:
     if device.type == "cuda":
         states.append(CudaRandomState(device))
     return [*states, ModuleModes(model), GradMode(), DefaultDtype(), WorkingDirectory()]
-
-
-class TorchRandomState:
-    """State of torch's CPU generator."""
-
-    name = "state of torch's random"
-
-    def read(self) -> bytes:
-        """Return the state as bytes."""
-        state = torch.default_generator.get_state()
-        return ctypes.string_at(state.data_ptr(), state.numel())
-
-    def write(self, state: bytes) -> None:
-        """Put back what `read` returned."""
-        torch.default_generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
 
 
 class CudaRandomState:

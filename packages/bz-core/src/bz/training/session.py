@@ -189,7 +189,7 @@ class Session:
             raise ScriptError(
                 "The script steps its optimizers itself, but has no training_step(context, batch) that does so."
             )
-        return make_step(steps, self._precision)
+        return make_step(self._spec, steps, self._precision)
 
     def run(self, resume: Path | FoundCheckpoint | None = None) -> TrainingResult:
         """Train until the last epoch is done or a stop takes effect.

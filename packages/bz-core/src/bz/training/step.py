@@ -12,35 +12,40 @@ from bz.spec import StepResult
 
 if TYPE_CHECKING:
     from bz.context import TrainingContext
+    from bz.spec import TrainingSpec
     from bz.training.precision import Precision
 
 StepFunction = Callable[["TrainingContext", Any], Any]
 
 
-def default_step(context: TrainingContext, batch: Any) -> StepResult:
-    """Return the loss of a pair `(inputs, targets)`, or of a mapping that the model takes as keywords.
+def default_step(spec: TrainingSpec) -> StepFunction:
+    """Return the step for pairs `(inputs, targets)`, and for mappings that the model takes as keywords.
 
-    Raises:
-        TrainingError: If the batch is neither, or nothing computes a loss.
+    It raises a TrainingError if a batch is neither, or nothing computes a loss.
     """
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:  # noqa: PLR2004 - a pair
-        inputs, targets = batch
-        outputs = context.model(inputs)
-        if context.loss_fn is None:
-            raise TrainingError("There is no loss_fn; give one, or write training_step(context, batch).")
-        return StepResult(context.loss_fn(outputs, targets), outputs, targets)
-    if isinstance(batch, Mapping):
-        return _mapping_step(context, batch)
-    message = (
-        f"A batch is {_describe(batch)}; bz trains on pairs (inputs, targets) and on mappings, "
-        "for anything else write training_step(context, batch)."
-    )
-    raise TrainingError(message)
+    model, loss_fn = spec.model, spec.loss_fn
+
+    def step(_context: TrainingContext, batch: Any) -> StepResult:
+        if isinstance(batch, (tuple, list)) and len(batch) == 2:  # noqa: PLR2004 - a pair
+            inputs, targets = batch
+            outputs = model(inputs)
+            if loss_fn is None:
+                raise TrainingError("There is no loss_fn; give one, or write training_step(context, batch).")
+            return StepResult(loss_fn(outputs, targets), outputs, targets)
+        if isinstance(batch, Mapping):
+            return _mapping_step(model, batch)
+        message = (
+            f"A batch is {_describe(batch)}; bz trains on pairs (inputs, targets) and on mappings, "
+            "for anything else write training_step(context, batch)."
+        )
+        raise TrainingError(message)
+
+    return step
 
 
-def _mapping_step(context: TrainingContext, batch: Mapping[str, Any]) -> StepResult:
+def _mapping_step(model: torch.nn.Module, batch: Mapping[str, Any]) -> StepResult:
     """Return the loss that the model itself computes, as models of the transformers package do."""
-    outputs = context.model(**batch)
+    outputs = model(**batch)
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
     if loss is None:
         raise TrainingError(
@@ -59,17 +64,23 @@ def _describe(batch: object) -> str:
     return f"a {type(batch).__name__}"
 
 
-def make_step(own_steps: Sequence[StepFunction], precision: Precision) -> Callable[[TrainingContext, Any], StepResult]:
+def make_step(
+    spec: TrainingSpec, own_steps: Sequence[StepFunction], precision: Precision
+) -> Callable[[TrainingContext, Any], StepResult]:
     """Return the function that turns a batch into a checked result.
 
     Args:
+        spec: Whose model and loss function the default step calls.
         own_steps: The user's steps; the first that returns something wins, else the default.
         precision: Wraps the forward pass.
     """
-    step = _first_result([*own_steps, default_step]) if own_steps else default_step
+    step = _first_result([*own_steps, default_step(spec)]) if own_steps else default_step(spec)
 
     def full(context: TrainingContext, batch: Any) -> StepResult:
-        return _checked(step(context, batch))
+        result = step(context, batch)
+        if type(result) is StepResult and type(result.loss) is torch.Tensor and not result.loss.dim():
+            return result
+        return _checked(result)
 
     def mixed(context: TrainingContext, batch: Any) -> StepResult:
         with precision.autocast():
