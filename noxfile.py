@@ -1,6 +1,6 @@
 """The checks of the workspace, one session each: `nox -l` lists them.
 
-All sessions share one environment, which the session `environment` installs and keeps up to date; only `peers` has its own.
+All sessions but `peers` share one environment, which the session `environment` installs and keeps up to date.
 """
 
 from __future__ import annotations

@@ -100,14 +100,16 @@ def print_rows(times: Mapping[Row, Times], *, markdown: bool) -> None:
     print_table(head, rows, markdown=markdown)
 
 
-def print_ratios(times: Mapping[Row, Times], *, markdown: bool) -> None:
-    """Print one line a tool, with the ratio at each level."""
+def print_ratios(times: Mapping[Row, Times], rows: Iterable[str], *, markdown: bool) -> None:
+    """Print one line a tool: the ratio at each level, and the largest difference of the weights at any."""
     levels = [level for level in LEVELS if any(at == level for _, at in times)]
-    rows = [
-        [row, *(f"{times[row, level].ratio:.2f}" if (row, level) in times else "" for level in levels)]
-        for row in dict.fromkeys(row for row, _ in times)
-    ]
-    print_table(["ratio to the bare hand-written loop", *(HEADS[level] for level in levels)], rows, markdown=markdown)
+    lines = []
+    for row in rows:
+        of_it = {level: times[row, level] for level in levels if (row, level) in times}
+        ratios = [f"{of_it[level].ratio:.2f}" if level in of_it else "" for level in levels]
+        if of_it:
+            lines.append([row, *ratios, equality(max(one.difference for one in of_it.values()))])
+    print_table(["ratio to the bare loop", *(HEADS[level] for level in levels), "weights"], lines, markdown=markdown)
 
 
 def main() -> int:
@@ -115,7 +117,8 @@ def main() -> int:
     arguments = parse()
     torch.set_num_threads(1)
     print_machine()
-    entries = contenders(load(arguments.tools), arguments.levels)
+    ways = load(arguments.tools)
+    entries = contenders(ways, arguments.levels)
     is_bz_equal = True
     for name in arguments.model:
         workload = WORKLOADS[name]
@@ -125,7 +128,7 @@ def main() -> int:
         times = measure(entries, maker, rounds=arguments.rounds, terminal=arguments.terminal)
         size = f"{maker.num_batches} batches a run from a {maker.data}"
         print(f"\n{name}: {workload.about}; {size}, {arguments.rounds} rounds, {arguments.clock} time")
-        print_ratios(times, markdown=arguments.markdown)
+        print_ratios(times, ways, markdown=arguments.markdown)
         print_rows(times, markdown=arguments.markdown)
         is_bz_equal &= all(of_it.difference == 0.0 for (row, _), of_it in times.items() if row.startswith("bz"))
     return 0 if is_bz_equal else 1

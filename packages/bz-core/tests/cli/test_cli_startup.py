@@ -14,6 +14,31 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
 HEAVY = ("torch", "pydantic", "rich", "numpy", "tomlkit", "asyncio")
+OF_TRAININGS = ("torch", "numpy", "torchmetrics", "matplotlib", "tensorboard", "scipy", "sklearn", "pandas", "pyarrow")
+LATE = ("torchmetrics", "matplotlib", "scipy", "sklearn", "pandas", "pyarrow", "safetensors", "rich.live")
+
+SCRIPT = """
+import os
+import sys
+
+import torch
+
+model = torch.nn.Linear(4, 2)
+loss_fn = torch.nn.CrossEntropyLoss()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+class Loader:
+    def __len__(self):
+        return 1
+
+    def __iter__(self):
+        print(*sys.modules, file=open("modules.txt", "w"), flush=True)
+        os._exit(0)
+
+
+training_loader = Loader()
+"""
 
 
 def imported(*arguments: str) -> set[str]:
@@ -67,6 +92,34 @@ def test_plugins_list_with_settings_imports_no_pydantic() -> None:
 def test_command_does_not_import_torch_or_a_plugin(arguments: list[str]) -> None:
     Path("bz.json").write_text('{"plugins": {"console_out": {}}}')
     assert not imported(*arguments) & {"torch", "bz_plugin_console"}
+
+
+@pytest.mark.parametrize("arguments", [["config", "check"], ["config", "show"], ["runs", "list"]], ids=" ".join)
+def test_command_about_settings_or_runs_imports_nothing_of_trainings(arguments: list[str]) -> None:
+    Path("bz.json").write_text('{"metrics": {"accuracy": {"task": "binary"}}, "plugins": {"visualization": {}}}')
+    assert not imported(*arguments) & {*OF_TRAININGS}
+
+
+def test_runs_list_imports_no_pydantic() -> None:
+    assert not imported("runs", "list") & {"pydantic", "tomlkit", "asyncio"}
+
+
+def modules_at_first_batch(settings: str) -> set[str]:
+    """Return all modules that `bz train`, with every plugin on that is on by itself, has when it asks for a batch."""
+    Path("train.py").write_text(SCRIPT)
+    Path("bz.json").write_text(settings)
+    subprocess.run([sys.executable, "-m", "bz", "train"], capture_output=True, check=True)
+    return set(Path("modules.txt").read_text().split())
+
+
+def test_train_imports_nothing_before_the_first_batch_that_is_needed_later() -> None:
+    modules = modules_at_first_batch("{}")
+    assert {"torch", "bz_plugin_tensorboard", "bz_plugin_visualization"} <= modules
+    assert not modules & {*LATE}
+
+
+def test_train_imports_torchmetrics_when_the_settings_name_a_metric() -> None:
+    assert "torchmetrics" in modules_at_first_batch('{"metrics": {"accuracy": {"task": "binary"}}}')
 
 
 def test_importing_the_app_imports_nothing_heavy() -> None:
