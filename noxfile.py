@@ -51,6 +51,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=False, requires=["environment"])
 def examples(session: nox.Session) -> None:
     """Train every example to its end, or those that are named."""
+    session.env["OMP_NUM_THREADS"] = "1"  # torch's threads only wait for one another with models this small
     for example in session.posargs or sorted(path.parent.name for path in ROOT.glob("examples/*/train.py")):
         with session.chdir(ROOT / "examples" / example):
             run(session, "bz", "train")

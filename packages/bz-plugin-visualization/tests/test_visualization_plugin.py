@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from bz import TrainingContext
 from bz.errors import ConfigError
 from bz.hookspecs import LIFECYCLE_HOOKS
 from bz.plugins import Plugin
@@ -189,6 +190,26 @@ def test_each_parameter_group_has_a_learning_rate_until_they_are_many(tmp_path: 
             spec.optimizer.add_param_group({"params": layer.parameters(), "lr": 0.5})
         train(spec, plugin, epochs=1, run_dir=tmp_path)
         assert list(plugin.state_dict()["history"]["learning_rates"]) == expected
+
+
+def test_each_of_several_optimizers_has_a_learning_rate(tmp_path: Path) -> None:
+    def step(context: TrainingContext, batch: Any) -> Any:
+        loss = context.model(batch[0]).square().mean()
+        context.backward(loss)
+        for optimizer in context.optimizer.values():
+            context.step_optimizer(optimizer)
+        return loss
+
+    spec = tiny_spec(training_step=step, validation_loader=None)
+    parameters = list(spec.model.parameters())
+    spec.optimizer = {
+        "first_layer": torch.optim.SGD(parameters[:2], lr=0.1),
+        "last_layer": torch.optim.SGD(parameters[2:], lr=0.2),
+    }
+    plugin = VisualizationPlugin(**SMALL)
+    train(spec, plugin, epochs=1, run_dir=tmp_path, strict_plugins=True)
+    rates = plugin.state_dict()["history"]["learning_rates"]
+    assert {name: curve["values"] for name, curve in rates.items()} == {"first layer": [0.1], "last layer": [0.2]}
 
 
 def test_second_run_of_the_same_trainer_begins_anew(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ class VisualizationPlugin(Plugin):
         history.add_loss(epoch, TRAINING, context.training_loss, context.training_metrics)
         if context.validation_batch_count:
             history.add_loss(epoch, VALIDATION, context.validation_loss, context.validation_metrics)
-        history.add_learning_rates(epoch, _learning_rates(context.optimizer.param_groups))
+        history.add_learning_rates(epoch, _learning_rates(context.learning_rates))
 
     def _write_plots(self, context: TrainingContext) -> None:
         # matplotlib takes a second to load, and a run that ends before its first plot never needs it.
@@ -207,11 +207,8 @@ def _check(**arguments: Any) -> VisualizationConfig:
         raise ConfigError.join(ConfigError(f"VisualizationPlugin: {fault.text}") for fault in faults) from error
 
 
-def _learning_rates(groups: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the learning rate of each parameter group; of very many groups the lowest and the highest."""
-    rates = [float(group["lr"]) for group in groups if "lr" in group]
+def _learning_rates(rates: Mapping[str, float]) -> dict[str, float]:
+    """Return the learning rates under names to be read; of very many the lowest and the highest."""
     if len(rates) > MAX_RATES:
-        return {"lowest": min(rates), "highest": max(rates)}
-    if len(rates) == 1:
-        return {"learning rate": rates[0]}
-    return {f"group {index}": rate for index, rate in enumerate(rates)}
+        return {"lowest": min(rates.values()), "highest": max(rates.values())}
+    return {"learning rate" if name == "lr" else name.replace("_", " "): rate for name, rate in rates.items()}
