@@ -111,8 +111,8 @@ class Failing(Plugin):
 def test_plugins_run_but_those_that_talk_to_a_network_are_only_built(
     bz: Callable[..., Result], install: Callable[..., None], temporary: Path
 ) -> None:
-    install("bz-plugin-sending", {"sending": "sending_module:Sending"}, PLUGINS, metadata="Keywords: bz-opt-in\n")
-    install("bz-plugin-writing", {"writing": "writing_module:Writing"}, PLUGINS)
+    install("bz-plugin-sending", {"sending": "sending_module:Sending"}, PLUGINS, metadata="Keywords: bz,bz-network\n")
+    install("bz-plugin-writing", {"writing": "writing_module:Writing"}, PLUGINS, metadata="Keywords: bz-opt-in\n")
     write_script()
     options = ["--plugin", "sending", "--plugin", "writing", "--set", "plugins.sending.config.address=here"]
     result = bz("train", "--dry-run", *options)

@@ -159,8 +159,8 @@ def prepare(
 
 
 def _talking_to_a_network(parts: Parts) -> tuple[str, ...]:
-    opt_in = {choice.name for choice in parts.choices if choice.plugin is not None and choice.plugin.opt_in}
-    return tuple(name for name, _ in parts.plugins.plugins if name in opt_in)
+    networked = {choice.name for choice in parts.choices if choice.plugin is not None and choice.plugin.is_networked}
+    return tuple(name for name, _ in parts.plugins.plugins if name in networked)
 
 
 def _without(parts: Parts, names: Container[str]) -> Parts:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP: Final = "bz.plugins"
 OPT_IN_KEYWORD: Final = "bz-opt-in"
+NETWORK_KEYWORD: Final = "bz-network"
 CORE_PACKAGE: Final = "bz-core"
 
 
@@ -47,7 +48,9 @@ class DiscoveredPlugin:
         version: Version of the distribution.
         target: What the entry point names, `module:attribute`.
         opt_in: Whether it runs only when the settings name it; the distribution says so with the
-            keyword `bz-opt-in` in its metadata.
+            keyword `bz-opt-in`, or `bz-network`, in its metadata.
+        is_networked: Whether it talks to a network, which nothing but a training may do; the keyword
+            is `bz-network`.
         requires_core: Version specifier on bz-core, such as `<0.2,>=0.1`; empty when there is none.
     """
 
@@ -56,6 +59,7 @@ class DiscoveredPlugin:
     version: str
     target: str
     opt_in: bool = False
+    is_networked: bool = False
     requires_core: str = ""
 
     @property
@@ -80,12 +84,14 @@ def _describe(entry_point: importlib_metadata.EntryPoint) -> DiscoveredPlugin:
     if distribution is None:
         return DiscoveredPlugin(entry_point.name, "unknown", "unknown", entry_point.value)
     metadata = distribution.metadata  # parsed anew at each access
+    keywords = set(re.split(r"[,\s]+", metadata.get("Keywords") or ""))
     return DiscoveredPlugin(
         name=entry_point.name,
         package=metadata["Name"],
         version=metadata["Version"],
         target=entry_point.value,
-        opt_in=OPT_IN_KEYWORD in re.split(r"[,\s]+", metadata.get("Keywords") or ""),
+        opt_in=bool(keywords & {OPT_IN_KEYWORD, NETWORK_KEYWORD}),
+        is_networked=NETWORK_KEYWORD in keywords,
         requires_core=_core_requirement(metadata.get_all("Requires-Dist") or ()),
     )
 
