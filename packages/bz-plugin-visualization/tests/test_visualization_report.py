@@ -191,6 +191,11 @@ class Interrupt(Plugin):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_run_without_a_planned_number_of_epochs_says_how_many_it_took(tmp_path: Path) -> None:
+    page = report(tmp_path, Stop(), epochs=None, max_time="1 h")
+    assert words(next(page.iter(f"{HTML}p"))).startswith("stopped after 1 epoch in")
+
+
 def test_reason_of_an_early_stop_is_there(tmp_path: Path) -> None:
     page = report(tmp_path, Stop(), epochs=9)
     paragraphs = [words(one) for one in page.iter(f"{HTML}p")]

@@ -71,13 +71,17 @@ class Report:
     def _opening(self, name: str) -> Iterable[Markup]:
         context, status = self.context, self.context.status
         yield element("h1", name)
-        epochs = f"{self.history.last_epoch:,} of {counted(context.epochs, 'epoch')}"
-        sentence = f" after {epochs} in {duration(self.seconds)}"
+        sentence = f" after {self._epochs()} in {duration(self.seconds)}"
         yield element("p", element("span", status, class_=f"status {status}"), sentence)
         if reason := end_reason(context):
             yield element("p", reason, class_=f"reason {status}")
         yield element("p", " · ".join(self._facts()), class_="muted")
         yield element("dl", *self._tiles(), class_="tiles")
+
+    def _epochs(self) -> str:
+        """Return as in `3 of 10 epochs`, or `3 epochs` where no number was planned."""
+        done, planned = self.history.last_epoch, self.context.epochs
+        return counted(done, "epoch") if planned is None else f"{done:,} of {counted(planned, 'epoch')}"
 
     def _facts(self) -> Iterable[str]:
         context = self.context
