@@ -9,12 +9,11 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from bz import TrainingContext
 from bz.errors import ConfigError
 from bz.hookspecs import LIFECYCLE_HOOKS
 from bz.plugins import Plugin
@@ -23,6 +22,9 @@ from bz.plugins.settings import build_plugin, check_settings
 from bz.testing import PluginConformance, tiny_spec, train
 from bz_plugin_visualization import VisualizationPlugin
 from bz_plugin_visualization.plugin import VisualizationConfig
+
+if TYPE_CHECKING:
+    from bz import TrainingContext
 
 README = Path(__file__).parents[1] / "README.md"
 SMALL: dict[str, Any] = {"dpi": 30}

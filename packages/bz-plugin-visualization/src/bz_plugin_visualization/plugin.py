@@ -17,6 +17,8 @@ from bz_plugin_visualization.files import delete_later_plots, delete_plots, plot
 from bz_plugin_visualization.history import TRAINING, VALIDATION, History
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bz.context import TrainingContext
 
 MAX_RATES: Final = 6
