@@ -111,6 +111,7 @@ def test_tied_weights_are_written_once_and_tied_again(bz: Callable[..., Result])
 def test_weights_that_are_parts_of_one_tensor_are_written_each(bz: Callable[..., Result]) -> None:
     halves = """
         both = torch.arange(6.0).reshape(2, 3)
+        self.register_buffer("whole", both)
         self.register_buffer("upper", both[0])
         self.register_buffer("lower", both[1])
         self.register_buffer("across", both.t())
@@ -122,6 +123,7 @@ def test_weights_that_are_parts_of_one_tensor_are_written_each(bz: Callable[...,
     exported(bz, "m.safetensors")
     tensors = load_file("m.safetensors")
     assert (tensors["upper"].tolist(), tensors["lower"].tolist()) == ([0, 1, 2], [3, 4, 5])
+    assert tensors["whole"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert tensors["across"].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert (tensors["empty"].shape, tensors["also_empty"].shape) == ((0, 3), (0, 3))
 
