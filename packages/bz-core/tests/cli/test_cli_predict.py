@@ -305,6 +305,24 @@ def test_error_of_the_model_leaves_nothing_behind(bz: Callable[..., Result]) -> 
     assert files() == ["p.parquet", "train.py"]
 
 
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_signal_leaves_nothing_behind(
+    number: str, code: int, bz: Callable[..., Result], bz_process: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    write_script()
+    train(bz)
+    step = f"""
+    import os, signal
+
+    def validation_step(context, batch):
+        os.kill(os.getpid(), signal.{number})
+        return StepResult(torch.tensor(0.0), context.model(batch[0]))
+    """
+    write_script(BUILD, step)
+    assert bz_process("predict", "--output", "p.parquet").returncode == code
+    assert files() == ["train.py"]
+
+
 def test_file_that_exists_is_not_replaced_unless_it_is_asked_for(bz: Callable[..., Result]) -> None:
     write_script()
     train(bz)

@@ -83,14 +83,14 @@ def predict(  # noqa: PLR0913 - each is an option of the command
 
 
 def _predict(request: EvaluationRequest, opened: OpenedRun, file: Path, wanted: str | None) -> dict[str, Any]:
-    from bz.cli.project import blaming, build_project, find_loader
+    from bz.cli.project import blaming, build_project, ended_by_sigterm, find_loader
     from bz.training.evaluation import Evaluation, as_validated
     from bz.training.tables import check_format, writing
 
     check_format(file)
     project = build_project(request, opened)
     training = as_validated(project.settings.training, None)
-    with blaming(project.script, "The prediction"):
+    with blaming(project.script, "The prediction"), ended_by_sigterm():
         name, loader = find_loader(project, wanted)
         evaluation = Evaluation(project.loaded.spec, training, project.plugins, project.settings.record())
         evaluation.load(opened.found)

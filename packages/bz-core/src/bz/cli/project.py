@@ -4,6 +4,8 @@ import inspect
 import json
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from bz.cli import output
-from bz.cli.closing import report_script
+from bz.cli.closing import SIGNALLED, report_script
 from bz.cli.evaluation import EvaluationRequest, OpenedRun
 from bz.cli.faults import FAILED
 from bz.cli.inheritance import inherit
@@ -235,6 +237,20 @@ def _loaders(names: Mapping[str, Any]) -> Iterator[str]:
     for name, value in names.items():
         if isinstance(value, DataLoader) or (callable(value) and name.endswith("_loader")):
             yield name
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the process as an exception does, so that no half file is left behind."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(SIGNALLED + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
