@@ -3,7 +3,8 @@
 The tiny model, beside the hand-written loop on the same batches in the same rounds. Plugins are trivial ones with both
 batch hooks; metrics are accuracies of plain tensors.
 
-    python benchmarks/growth.py [--rounds 7] [--batches 1000] [--lengths 100 1000 10000] [--markdown]
+    python benchmarks/growth.py [--rounds 7] [--batches 1000] [--lengths 100 1000 10000] [--clock wall|cpu]
+        [--markdown]
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from bz import Plugin
 from harness.report import equality, microseconds, print_machine, print_table, spread
 from harness.rounds import measure
-from harness.workloads import WORKLOADS, TaskMaker
+from harness.workloads import CLOCKS, WORKLOADS, TaskMaker
 from tools.by_hand import bare
 from tools.with_bz import Accuracy, run
 
@@ -80,17 +81,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=1000)
     parser.add_argument("--lengths", type=int, nargs="+", default=[100, 1_000, 10_000])
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print_machine()
     tiny, options = WORKLOADS["tiny"], {"markdown": arguments.markdown}
-    maker = TaskMaker(tiny, arguments.batches)
+    now = CLOCKS[arguments.clock]
+    maker = TaskMaker(tiny, arguments.batches, now=now)
     print_times("plugins", compare_numbers(with_plugins, maker, arguments.rounds), **options)
     print_times("metrics", compare_numbers(with_metrics, maker, arguments.rounds), **options)
-    lengths = {f"{length:,}": TaskMaker(tiny, length) for length in arguments.lengths}
+    lengths = {f"{length:,}": TaskMaker(tiny, length, now=now) for length in arguments.lengths}
     print_times("batches", compare_tasks(lengths, arguments.rounds), **options)
-    epochs = {f"{number}": TaskMaker(tiny, max(2, arguments.batches // number), epochs=number) for number in EPOCHS}
+    epochs = {
+        f"{number}": TaskMaker(tiny, max(2, arguments.batches // number), epochs=number, now=now) for number in EPOCHS
+    }
     print_times("epochs, the same batches in all", compare_tasks(epochs, arguments.rounds), **options)
 
 

@@ -30,6 +30,7 @@ from tools.with_bz import MAIL
 
 MEBIBYTE: Final = 2**20
 TORCH: Final = "import torch"
+SCRIPT: Final = "a script to its first batch"
 IMPORTS: Final = {
     "ignite": "ignite.engine",
     "poutyne": "poutyne",
@@ -84,7 +85,7 @@ def commands() -> dict[str, list[str]]:
         "bz plugins list": [*bz, "plugins", "list"],
         "bz config check": [*bz, "config", "check"],
         "bz runs list": [*bz, "runs", "list"],
-        "a script to its first batch": [sys.executable, "script.py"],
+        SCRIPT: [sys.executable, "script.py"],
         "bz train to the first batch, no plugins": [*bz, "train", "--no-plugins"],
         "bz train to the first batch, all plugins": [*bz, "train"],
         **{f"import {module}": [*python, f"import {module}"] for module in here.values()},
@@ -130,6 +131,10 @@ def print_times(times: dict[str, list[float]], *, markdown: bool) -> None:
         ratios = [value / torch for value, torch in zip(values, times[TORCH], strict=True)]
         rows.append([name, f"{statistics.median(values):.3f}", f"{statistics.median(ratios):.2f}", spread(ratios)])
     print_table(["", "seconds", "ratio to import torch", "range"], rows, markdown=markdown)
+    print()
+    for name in (name for name in times if name.startswith("bz train")):
+        ratios = [value / script for value, script in zip(times[name], times[SCRIPT], strict=True)]
+        print(f"{name}: {statistics.median(ratios):.2f} of the script ({spread(ratios)})")
 
 
 def print_sizes(*, markdown: bool) -> None:

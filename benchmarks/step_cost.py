@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from typing import TYPE_CHECKING, Final
 
 import torch
 
 from harness.report import equality, microseconds, print_machine, print_table, spread
 from harness.rounds import measure
-from harness.workloads import WORKLOADS, TaskMaker
+from harness.workloads import CLOCKS, WORKLOADS, TaskMaker
 from tools import LEVELS, TOOLS, ToolMissingError
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ HEADS: Final[dict[Level, str]] = {
     "metrics": "loss and accuracy every step",
     "everything": "progress bar, TensorBoard, checkpoint",
 }
-CLOCKS: Final = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def parse() -> argparse.Namespace:

@@ -23,6 +23,7 @@ DataKind = Literal["list", "loader"]
 NUM_CLASSES: Final = 10
 LEARNING_RATE: Final = 0.01
 MOMENTUM: Final = 0.9
+CLOCKS: Final = {"wall": time.perf_counter, "cpu": time.process_time}
 DISTINCT_BATCHES: Final = 256
 """Batches that differ; longer runs see them again and again."""
 
