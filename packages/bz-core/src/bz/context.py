@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bz.errors import TrainingError, describe_error
-from bz.progress import CheckpointRequest, StopRequest
+from bz.progress import CheckpointRequest, StopRequest, TimeUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,7 @@ class TrainingContext:
         *,
         collect_state: Callable[[], dict[str, Any]],
         collect_usage: Callable[[float], tuple[PluginUsage, ...]],
+        collect_time: Callable[[], TimeUsage] | None = None,
         optimization: ManualOptimization | None = None,
     ) -> None:
         self.extra: dict[str, Any] = {}
@@ -57,6 +58,7 @@ class TrainingContext:
         self._progress = progress
         self._collect_state = collect_state
         self._collect_usage = collect_usage
+        self._collect_time = collect_time
         self._optimization = optimization
 
     @property
@@ -355,6 +357,10 @@ class TrainingContext:
     def state_dict(self) -> dict[str, Any]:
         """Return all that a checkpoint written now would hold, tensors not copied."""
         return self._collect_state()
+
+    def time_usage(self) -> TimeUsage:
+        """Return where the time of this session went so far, in seconds."""
+        return self._collect_time() if self._collect_time is not None else TimeUsage()
 
     def plugin_usage(self) -> tuple[PluginUsage, ...]:
         """Return what each plugin cost so far, in the order in which they run."""

@@ -37,6 +37,59 @@ class PluginUsage(NamedTuple):
     is_quarantined: bool
 
 
+_PARTS_IN_WORDS: Final = {
+    "startup": "start-up",
+    "data": "waiting for data",
+    "transfer": "moving data",
+    "framework": "bz itself",
+}
+
+
+class TimeUsage(NamedTuple):
+    """Where the time of a session went, in seconds; the parts add up to the total.
+
+    On an accelerator `forward`, `backward` and `optimizer` are the time to hand that work over; the
+    wait for it is in whatever reads from the device.
+
+    Attributes:
+        startup: Up to the first training batch: imports, the script, building, loading a checkpoint.
+        data: Waiting for training batches.
+        transfer: Handing them to the device.
+        forward: The training steps: model and loss.
+        backward: Gradients.
+        optimizer: Optimizer steps, clipping included.
+        metrics: Updating the metrics of training.
+        validation: All of it but plugins.
+        checkpoints: Collecting and writing them; those that a thread writes, only collecting.
+        plugins: Hooks of plugins.
+        framework: What is left: bz itself, learning rate schedulers, reading losses and metrics.
+    """
+
+    startup: float = 0.0
+    data: float = 0.0
+    transfer: float = 0.0
+    forward: float = 0.0
+    backward: float = 0.0
+    optimizer: float = 0.0
+    metrics: float = 0.0
+    validation: float = 0.0
+    checkpoints: float = 0.0
+    plugins: float = 0.0
+    framework: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Length of the session, with what came before it."""
+        return sum(self)
+
+    def shares(self, least: float = 0.01) -> list[tuple[str, float]]:
+        """Return the parts in words with their share of the total, 0 to 1, largest first; none below `least`."""
+        shares = (
+            (_PARTS_IN_WORDS.get(name, name), value / self.total) for name, value in self._asdict().items() if value
+        )
+        return sorted((share for share in shares if share[1] >= least), key=lambda share: -share[1])
+
+
 class StopRequest(NamedTuple):
     """A wish to end the run early: why, and after the epoch or after the batch that is under way."""
 
@@ -65,46 +118,48 @@ class LossTotal:
     that everybody writes, `total += loss.item()`, no matter when and how often it is read.
 
     Attributes:
-        batch_count: Losses added.
+        add: Adds a detached 0-d loss; does not wait for the device. The `append` of a list, since it is
+            called for each batch.
         first_nonfinite: Index of the first loss that was NaN or infinite, among those read; else None.
     """
 
-    __slots__ = ("_chunks", "_number_read", "_pending", "_total", "batch_count", "first_nonfinite")
-
-    CHUNK: Final = 256
-    """Losses that are kept one by one, before they are stacked into one tensor."""
+    __slots__ = ("_chunks", "_number_read", "_number_stacked", "_pending", "_total", "add", "first_nonfinite")
 
     def __init__(self) -> None:
-        self.batch_count = 0
         self._pending: list[torch.Tensor] = []
         self._chunks: list[torch.Tensor] = []
         self._total = 0.0
+        self._number_stacked = 0
         self._number_read = 0
+        self.add: Callable[[torch.Tensor], None] = self._pending.append
         self.first_nonfinite: int | None = None
 
-    def add(self, loss: torch.Tensor) -> None:
-        """Add a detached 0-d loss; does not wait for the device."""
-        self._pending.append(loss)
-        self.batch_count += 1
-        if len(self._pending) == self.CHUNK:
-            self._stack_pending()
+    @property
+    def batch_count(self) -> int:
+        """How many losses were added."""
+        return self._number_stacked + len(self._pending)
 
-    def _stack_pending(self) -> None:
+    def stack(self) -> None:
+        """Put the losses that are kept one by one into one tensor; to be called now and then."""
         import torch
 
+        if not self._pending:
+            return
+        self._number_stacked += len(self._pending)
         self._chunks.append(torch.stack(self._pending))
         self._pending.clear()
 
     def restore(self, total: float, batch_count: int) -> None:
         """Go on from a saved sum."""
-        self._pending, self._chunks = [], []
-        self._total, self._number_read, self.batch_count = total, batch_count, batch_count
+        self._pending.clear()
+        self._chunks.clear()
+        self._total = total
+        self._number_stacked = self._number_read = batch_count
 
     @property
     def total(self) -> float:
         """The sum; waits for the device if there were batches since the last time."""
-        if self._pending:
-            self._stack_pending()
+        self.stack()
         if self._chunks:
             self._read_chunks()
         return self._total

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -89,6 +90,8 @@ def close(result: "TrainingResult", folder: "RunFolder", *, is_reported: bool) -
     is_recorded = finish(folder, result.status, result, reason=result.stop_reason)
     place = f"The run is in {folder.path}."
     output.say(place if is_reported else f"{_closing_sentence(result)} {place}")
+    if not is_reported:
+        output.say(f"Time: {wording.shares(result.time_usage.shares())}.")
     for sentence in result.missing_files:
         logger.error("%s", sentence)
     code = 0 if is_recorded and not result.missing_files else INCOMPLETE
@@ -121,6 +124,9 @@ def finish(folder: "RunFolder", status: str, result: "TrainingResult | None", re
         "validation_metrics",
     )
     known = {key: getattr(result, key) for key in keys} if result else {}
+    if result:
+        known["time_usage"] = _rounded(result.time_usage._asdict())
+        known["plugin_usage"] = {usage.name: _rounded(usage._asdict()) for usage in result.plugin_usage}
     try:
         folder.finish(status, **known, **({"reason": output.redacted(reason)} if reason else {}))
     except OSError as error:
@@ -129,9 +135,16 @@ def finish(folder: "RunFolder", status: str, result: "TrainingResult | None", re
     return True
 
 
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values without what is below a microsecond, nor the name that is their key already."""
+    kept = {key: value for key, value in values.items() if key != "name"}
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in kept.items()}
+
+
 def _as_record(result: "TrainingResult | None") -> dict[str, Any]:
     if result is None:
         return {}
     record = asdict(result) | {"run_dir": str(result.run_dir), "signal": result.signal and result.signal.name}
     record["plugin_usage"] = [usage._asdict() for usage in result.plugin_usage]
+    record["time_usage"] = result.time_usage._asdict()
     return record

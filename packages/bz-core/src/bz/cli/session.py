@@ -4,13 +4,14 @@ Nothing is written before the settings, the plugins and the script were found to
 """
 
 import logging
+import time
 from collections.abc import Container, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bz.cli import output
+from bz.cli import STARTED, output
 from bz.cli.closing import Outcome, close, close_failed, finish, report_script
 from bz.cli.differences import differences
 from bz.cli.finding import resume_command
@@ -221,6 +222,7 @@ def _run(trainer: "Trainer", plan: Plan, folder: "RunFolder", script: Path, resu
             record=record,
             redact=output.redacted,
             provenance=_provenance(folder),
+            startup_seconds=time.perf_counter() - STARTED,
             resume=found,
         )
     except KeyboardInterrupt:

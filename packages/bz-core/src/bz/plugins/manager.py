@@ -190,6 +190,11 @@ class PluginManager:
             is_quarantined=name in self._quarantined,
         )
 
+    def seconds(self, *hooks: str) -> float:
+        """Return the time spent in these hooks, or in all of them."""
+        counted = [self._hooks[name] for name in hooks] if hooks else self._hooks.values()
+        return sum(one.nanoseconds for hook in counted for one in hook.implementations) / 1e9
+
     def failed_required(self) -> tuple[str, ...]:
         """Return the names of required plugins that failed at least once."""
         failed = {one.plugin for hook in self._hooks.values() for one in hook.implementations if one.failures}

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from bz.training.clock import TIMED_EVERY, PartClock, untimed
 from bz.training.device import move_to_device
 from bz.training.finite import refuse_nonfinite
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHECKED_EVERY: Final = 100
-"""Batches between two looks at the losses for one that is not finite; each look waits for the device."""
+"""Batches between two looks at the losses; one for what is not finite waits for the device."""
 
 Step = Callable[["TrainingContext", Any], "StepResult"]
 
@@ -70,12 +71,14 @@ class TrainingLoop(_Loop):
         on_nonfinite: `stop`, `skip` or `ignore`.
         between: Does what is due between two batches; returns whether more batches follow.
         is_always_due: Whether `between` is called after each batch, or only after one with a request.
+        clock: Is told when each part of a batch ends.
     """
 
     optimization: Optimization
     on_nonfinite: str
     between: Callable[[], bool]
     is_always_due: bool
+    clock: PartClock
 
     def run(self, batches: Iterable[Any], first_index: int = 0) -> bool:
         """Train on each batch.
@@ -87,42 +90,64 @@ class TrainingLoop(_Loop):
         Returns:
             False when a stop took effect after a batch; True when the batches have ended or a limit was reached.
         """
-        context, progress, step, metrics = self.context, self.progress, self.step, self.metrics or None
-        update = self.optimization.update
+        clock, offset = self.clock, self.clock.sample()
+        with clock.measuring("loop"):
+            timed = self._train(batches, first_index, offset)
+        clock.count(self.progress.batches_done - first_index, timed)
+        if not self.must_stop():
+            self._flush()
+        return not self.must_stop()
+
+    def _train(self, batches: Iterable[Any], first_index: int, offset: int) -> int:
+        """Train on each batch; return how many were timed, those whose index leaves `offset`."""
+        context, progress = self.context, self.progress
+        clock, lap, num_timed = self.clock, self.clock.lap, 0
+        step, update = self.step, self.optimization.update
+        update_metrics = self.metrics.update if self.metrics else None
+        timed_step, timed_move = clock.timed("forward", step), clock.timed("transfer", move_to_device)
+        timed_metrics = clock.timed("metrics", self.metrics.update)
         device = _target_device(context)
         on_start, on_end = self.hooks["start_training_batch"] or None, self.hooks["end_training_batch"] or None
         add_loss = progress.training_loss.add
-        skips, checks = self.on_nonfinite == "skip", self.on_nonfinite == "stop"
+        skips = self.on_nonfinite == "skip"
         between, is_always_due = self.between, self.is_always_due
         for index, batch in enumerate(batches, first_index):
+            is_timed = index % TIMED_EVERY == offset
+            num_timed += is_timed
             progress.batch_index = index
-            progress.batch = batch if device is None else move_to_device(batch, device)
+            moved = batch if device is None else (timed_move if is_timed else move_to_device)(batch, device)
+            progress.batch = moved
             if on_start is not None:
                 on_start(context)
-            result = step(context, progress.batch)
+            result = (timed_step if is_timed else step)(context, moved)
             loss = result.loss
             progress.outputs = result.outputs
             if skips and not loss.isfinite():
                 self._skip(loss, index)
             else:
-                if update(result, progress.batch, index):
+                if update(result, moved, index, lap if is_timed else untimed):
                     progress.global_step += 1
                 progress.loss = loss = loss.detach()
                 add_loss(loss)
-                if metrics is not None:
-                    metrics.update(result.outputs, result.targets)
+                if update_metrics is not None:
+                    (timed_metrics if is_timed else update_metrics)(result.outputs, result.targets)
             progress.batches_done = index + 1
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None
-            if checks and index % CHECKED_EVERY == CHECKED_EVERY - 1:
-                refuse_nonfinite(progress)
+            if index % CHECKED_EVERY == CHECKED_EVERY - 1:
+                self._look_at_losses()
             is_due = is_always_due or progress.checkpoint_requests or progress.stop is not None
             if is_due and not between():
                 break
-        if not self.must_stop():
-            self._flush()
-        return not self.must_stop()
+        return num_timed
+
+    def _look_at_losses(self) -> None:
+        """Find one that is not finite, which waits for the device; or only keep their number in memory small."""
+        if self.on_nonfinite == "stop":
+            refuse_nonfinite(self.progress)
+        else:
+            self.progress.training_loss.stack()
 
     def _flush(self) -> None:
         """Make the last step of a loader whose length was not known."""
@@ -153,6 +178,7 @@ class ValidationLoop(_Loop):
         context, progress, metrics = self.context, self.progress, self.metrics or None
         device = _target_device(context)
         on_start, on_end = self.hooks["start_validation_batch"] or None, self.hooks["end_validation_batch"] or None
+        add_loss = progress.validation_loss.add
         for index, batch in enumerate(batches):
             progress.batch_index = index
             progress.batch = batch if device is None else move_to_device(batch, device)
@@ -161,12 +187,14 @@ class ValidationLoop(_Loop):
             result = self.step(context, progress.batch)
             progress.outputs = result.outputs
             progress.loss = result.loss.detach()
-            progress.validation_loss.add(progress.loss)
+            add_loss(progress.loss)
             if metrics is not None:
                 metrics.update(result.outputs, result.targets)
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None
+            if index % CHECKED_EVERY == CHECKED_EVERY - 1:
+                progress.validation_loss.stack()
             if progress.stop is not None and progress.stop.when == "batch":
                 break
         return not self.must_stop()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bz.config.models import TrainingSettings
     from bz.progress import Progress
     from bz.spec import StepResult, TrainingSpec
+    from bz.training.clock import Lap
     from bz.training.precision import Precision
 
 Weight = float | torch.Tensor
@@ -88,11 +89,13 @@ class PlainOptimization:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
 
-    def update(self, result: StepResult, _batch: Any, _index: int) -> bool:
+    def update(self, result: StepResult, _batch: Any, _index: int, lap: Lap) -> bool:
         """Make a step with the gradients of this batch."""
         self._optimizer.zero_grad()
         result.loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        lap("backward")
         self._optimizer.step()
+        lap("optimizer")
         return True
 
     def skip(self, _index: int) -> bool:
@@ -147,7 +150,7 @@ class WindowedOptimization:
         self._actual: Weight = 0.0
         self.is_window_open = False
 
-    def update(self, result: StepResult, batch: Any, index: int) -> bool:
+    def update(self, result: StepResult, batch: Any, index: int, lap: Lap) -> bool:
         """Add the gradients of this batch, and make the step if it is the last of its window."""
         weight = self._weight(result, batch)
         if not self.is_window_open:
@@ -157,7 +160,10 @@ class WindowedOptimization:
         self._actual = self._actual + weight
         loss = result.loss if self._window == 1 else result.loss * (weight / self._expected)
         self._steps.backward(loss)
-        return self._is_last(index) and self.flush()
+        lap("backward")
+        was_stepped = self._is_last(index) and self.flush()
+        lap("optimizer")
+        return was_stepped
 
     def _weight(self, result: StepResult, batch: Any) -> Weight:
         if self._window == 1:
@@ -246,7 +252,7 @@ class ManualOptimization:
             yield
         torch.clear_autocast_cache()
 
-    def update(self, _result: StepResult, _batch: Any, _index: int) -> bool:
+    def update(self, _result: StepResult, _batch: Any, _index: int, _lap: Lap) -> bool:
         """Count what the step has done."""
         self._steps.finish()
         return True

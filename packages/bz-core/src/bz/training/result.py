@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import signal
     from pathlib import Path
 
-    from bz.progress import PluginUsage, Status
+    from bz.progress import PluginUsage, Status, TimeUsage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class TrainingResult:
             as `training_NAME` and `validation_NAME`; what was not measured is missing.
         seconds: Length of the session.
         plugin_usage: What each plugin cost.
+        time_usage: Where the time went.
         run_dir: Folder of the run, if it has one.
         missing_files: Sentences about files that should be on disk and are not.
     """
@@ -46,5 +47,6 @@ class TrainingResult:
     history: list[dict[str, float]]
     seconds: float
     plugin_usage: tuple[PluginUsage, ...]
+    time_usage: TimeUsage
     run_dir: Path | None
     missing_files: tuple[str, ...] = field(default=())

@@ -17,6 +17,7 @@ from bz.training.finite import refuse_nonfinite
 if TYPE_CHECKING:
     from bz.config.models import TrainingSettings
     from bz.progress import Progress
+    from bz.training.clock import PartClock
     from bz.training.state import NextPart, RunState
 
 logger = logging.getLogger(__name__)
@@ -33,18 +34,21 @@ class CheckpointWriter:
         progress: Where the run is, and the requests of plugins.
         run_dir: Folder of the run, or None.
         settings: How often, whether by a thread of its own, and whether a loss that is not finite is in the way.
+        clock: Is told how long it takes.
         announce: Called after each checkpoint that is safely on disk.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it writes, where, when, and whom it tells
         self,
         state: RunState,
         progress: Progress,
         run_dir: Path | None,
         settings: TrainingSettings,
         *,
+        clock: PartClock,
         announce: Callable[[], None],
     ) -> None:
+        self._clock = clock
         self._state = state
         self._progress = progress
         self._refuses_nonfinite = settings.on_nonfinite == "stop"
@@ -141,13 +145,15 @@ class CheckpointWriter:
         """
         if self._refuses_nonfinite:
             refuse_nonfinite(self._progress)
-        state = self._state.collect(moment, request.extra)
         if self._background is not None:
             self._collect(wait=True)
-            self._background.submit(state, request.path, done)
-            return
         try:
-            write_checkpoint(state, request.path)
+            with self._clock.measuring("checkpoints"):
+                state = self._state.collect(moment, request.extra)
+                if self._background is not None:
+                    self._background.submit(state, request.path, done)
+                    return
+                write_checkpoint(state, request.path)
         except CheckpointError as error:
             self._failed(error)
         else:
@@ -155,7 +161,8 @@ class CheckpointWriter:
 
     def _collect(self, *, wait: bool) -> None:
         """Finish, on the training thread, what the background wrote."""
-        written = self._background.collect(wait=wait) if self._background is not None else None
+        with self._clock.measuring("checkpoints"):
+            written = self._background.collect(wait=wait) if self._background is not None else None
         if written is None:
             return
         if written.error is not None:

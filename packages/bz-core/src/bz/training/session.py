@@ -6,16 +6,19 @@ import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from bz.context import TrainingContext
 from bz.durable import remove_leftovers
 from bz.errors import ScriptError, TrainingError
+from bz.hookspecs import LIFECYCLE_HOOKS, WEIGHT_HOOKS
 from bz.intervals import Schedule
 from bz.lock import FolderLock, hold
-from bz.progress import LossTotal, Progress, Status
+from bz.progress import LossTotal, Progress, Status, TimeUsage
 from bz.training.backends import backends
 from bz.training.checkpoint import FoundCheckpoint, find_checkpoint
+from bz.training.clock import Block, PartClock
 from bz.training.data import doubt_about
 from bz.training.device import resolve_device
 from bz.training.finite import refuse_nonfinite
@@ -46,10 +49,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_HOOKS: Final = (
+    *(name for name in LIFECYCLE_HOOKS if "_validation_" in name),
+    *WEIGHT_HOOKS,
+)
 LONG_RUN_SECONDS: Final = 60.0
 SIGNAL_SECONDS: Final = 0.2
 """How long a signal to a process group takes to reach all of its processes, and more."""
 LARGE_SHARE: Final = 0.1
+LARGE_WAIT: Final = 0.3
 
 
 class Session:
@@ -63,6 +71,7 @@ class Session:
         record: Resolved settings without secrets.
         redact: Takes the secrets out of a text.
         provenance: What the run is made with.
+        startup_seconds: How long the program ran before.
 
     Attributes:
         result: Set at the end, however it ended; None if the session never started.
@@ -82,9 +91,13 @@ class Session:
         record: Mapping[str, Any],
         redact: Callable[[str], str],
         provenance: Mapping[str, Any],
+        startup_seconds: float = 0.0,
     ) -> None:
         self.result: TrainingResult | None = None
         self._lock: FolderLock | None = None
+        self._clock = PartClock()
+        self._startup_before = startup_seconds
+        self._startup_seconds: float | None = None
         self._cut: Mapping[str, Any] | None = None
         self._go_on_from: Mapping[str, Any] | None = None
         self._settings = settings
@@ -121,6 +134,7 @@ class Session:
             self._progress,
             collect_state=self._state.collect,
             collect_usage=plugins.usage,
+            collect_time=self._time_usage,
             optimization=self._optimization if isinstance(self._optimization, ManualOptimization) else None,
         )
         self._checkpoints = CheckpointWriter(
@@ -128,6 +142,7 @@ class Session:
             self._progress,
             run_dir,
             settings,
+            clock=self._clock,
             announce=lambda: self._fire("save_checkpoint"),
         )
         self._interrupts = Interrupts(self._stop_for_signal)
@@ -148,6 +163,7 @@ class Session:
             optimization=self._optimization,
             on_nonfinite=self._settings.on_nonfinite,
             between=self._between_batches,
+            clock=self._clock,
             is_always_due=self._checkpoints.watches_batches
             or self._validation.is_inside_epoch
             or self._schedulers.watches_steps
@@ -175,7 +191,7 @@ class Session:
             progress=self._progress,
             plugins=self._plugins,
             fire=self._fire,
-            watch=self._unless_interrupted,
+            watch=lambda batches: self._unless_interrupted(batches, "validation_data"),
         )
 
     def _step(self, hook: str, own: StepFunction | None) -> Step:
@@ -307,6 +323,8 @@ class Session:
         """Train on the batches; return False when a stop took effect after one of them."""
         self._spec.model.train()
         self._fire("start_training_loop")
+        if self._startup_seconds is None:
+            self._startup_seconds = self._seconds_up_to_now()
         is_over = first_index > 0 and (self._has_reached_limit() or self._training_loop.must_stop())
         if is_validation_due:
             is_over = not self._between_batches(is_validation_due=True)
@@ -341,13 +359,16 @@ class Session:
         is_limit_reached = not self._optimization.is_window_open and self._has_reached_limit()
         return not is_limit_reached and not self._training_loop.must_stop()
 
-    def _unless_interrupted(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yield the batches; when a signal to the process group has ended the loader's workers, no more follow."""
+    def _unless_interrupted(self, batches: Iterator[Any], block: Block = "data") -> Iterator[Any]:
+        """Yield the batches, and time the wait for them; none follow when a signal has ended those who load them."""
+        nanoseconds, waiting_since = self._clock.nanoseconds, perf_counter_ns()
         try:
             for batch in batches:
+                nanoseconds[block] += perf_counter_ns() - waiting_since
                 yield batch
                 if self._lock is not None:
                     self._lock.note(self._progress.epoch, self._progress.global_step)
+                waiting_since = perf_counter_ns()
         except RuntimeError:
             time.sleep(SIGNAL_SECONDS)  # the workers may have died of it before it came here
             if self._interrupts.received is None:
@@ -377,7 +398,8 @@ class Session:
     def _validate(self, next_part: NextPart | None = None) -> bool:
         """Validate; return False when a stop took effect after a batch: the run has to go on from before it."""
         before = self._checkpoints.moment(next_part) if next_part is not None else None
-        is_complete = self._validation.run()
+        with self._clock.measuring("validation"):
+            is_complete = self._validation.run()
         if not is_complete:
             self._go_on_from = before
         return is_complete
@@ -408,6 +430,7 @@ class Session:
         finally:
             self._fire("end_training_session")
         self._warn_of_slow_plugins()
+        self._warn_of_waiting()
 
     def _sum_up(self) -> TrainingResult:
         progress, context = self._progress, self._context
@@ -425,9 +448,46 @@ class Session:
             history=self._state.history,
             seconds=context.elapsed_seconds,
             plugin_usage=context.plugin_usage(),
+            time_usage=context.time_usage(),
             run_dir=context.run_dir,
             missing_files=(*self._checkpoints.missing_files(), *failed),
         )
+
+    def _seconds_up_to_now(self) -> float:
+        """Return the time before the first batch without plugins and validation, which are counted apart."""
+        own = self._progress.seconds - self._plugins.seconds() - self._validation_seconds()
+        return self._startup_before + max(0.0, own)
+
+    def _validation_seconds(self) -> float:
+        measured = self._clock.seconds()["validation"]
+        return max(0.0, measured - self._plugins.seconds(*VALIDATION_HOOKS))
+
+    def _time_usage(self) -> TimeUsage:
+        """Return where the time went so far."""
+        seconds = self._clock.seconds()
+        usage = TimeUsage(
+            startup=self._seconds_up_to_now() if self._startup_seconds is None else self._startup_seconds,
+            data=seconds["data"],
+            transfer=seconds["transfer"],
+            forward=seconds["forward"],
+            backward=seconds["backward"],
+            optimizer=seconds["optimizer"],
+            metrics=seconds["metrics"],
+            validation=self._validation_seconds(),
+            checkpoints=seconds["checkpoints"],
+            plugins=self._plugins.seconds(),
+        )
+        return usage._replace(framework=max(0.0, self._startup_before + self._progress.seconds - usage.total))
+
+    def _warn_of_waiting(self) -> None:
+        seconds, total = self._clock.seconds(), self._time_usage().total
+        waited = seconds["data"] + seconds["validation_data"]
+        if total >= LONG_RUN_SECONDS and waited > LARGE_WAIT * total:
+            logger.warning(
+                "the training waited for data during %.0f %% of the run; try a larger num_workers of the DataLoader, "
+                "persistent_workers=True, or pin_memory=True",
+                100 * waited / total,
+            )
 
     def _warn_of_slow_plugins(self) -> None:
         if self._context.elapsed_seconds < LONG_RUN_SECONDS:

@@ -149,6 +149,7 @@ class Trainer:
         record: Mapping[str, Any] | None = None,
         redact: Callable[[str], str] = str,
         provenance: Mapping[str, Any] | None = None,
+        startup_seconds: float = 0.0,
     ) -> TrainingResult:
         """Train what `spec` describes; an interrupted run returns too, with `result.signal`.
 
@@ -159,6 +160,7 @@ class Trainer:
             resume: As in `train`, or a checkpoint that was read already.
             record: Resolved settings without secrets, for plugins and checkpoints.
             redact: Takes the secrets of the settings out of a text, for what plugins say of an error.
+            startup_seconds: How long the program ran before, for the account of the time.
             provenance: What the run is made with, for checkpoints; by default the versions of bz, Python and torch.
 
         Raises:
@@ -175,6 +177,7 @@ class Trainer:
             record=record or {},
             redact=redact,
             provenance=provenance or {"versions": versions()},
+            startup_seconds=startup_seconds,
         )
         try:
             return session.run(Path(resume) if isinstance(resume, str) else resume)
