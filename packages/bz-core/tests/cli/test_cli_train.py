@@ -96,12 +96,14 @@ def run_json(name: str = "r") -> dict[str, object]:
 def test_train_without_plugins_says_how_it_ended_and_where_the_run_is(bz: Callable[..., Result]) -> None:
     result = bz("train", "--epochs", "2", "--no-plugins", "--name", "r", "--seed", "7")
     assert (result.exit_code, result.stderr) == (0, "")
-    first, last = result.stdout.splitlines()
+    first, closing, times = result.stdout.splitlines()
     assert re.fullmatch(r"Plugins: none\. Off: [a-z_, ]*console_out[a-z_, ]* \(no plugins were asked for\)\.", first)
-    numbers = re.sub(r"\d+(\.\d+)?(e-\d+)?", "N", last)
+    numbers = re.sub(r"\d+(\.\d+)?(e-\d+)?", "N", closing)
     assert numbers == "Completed: N epochs in N s, training loss N, validation loss N. The run is in runs/r."
+    assert re.fullmatch(r"Time: ([a-z -]+ \d+ %(, )?)+\.", times)
     record = run_json()
     assert (record["status"], record["epochs"], record["seed"]) == ("completed", 2, 7)
+    assert sum(record["time_usage"].values()) > record["seconds"] / 2
     assert "INFO bz.cli.session: training train.py with seed 7" in Path("runs/r/bz.log").read_text()
 
 
@@ -432,7 +434,7 @@ def test_signal_in_training_ends_the_run_properly(script: Path, number: signal.S
     out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in out + err
-    closing, command = out.splitlines()[-2:]
+    closing, _, command = out.splitlines()[-3:]
     assert closing.startswith(f"Interrupted ({number.name} received): ")
     assert command == "Resume with: bz train --resume r"
     assert run_json()["status"] == "interrupted"
