@@ -30,7 +30,7 @@ def test_show_has_defaults_and_no_secrets(bz: Callable[..., Result], monkeypatch
     )
     shown = bz("config", "show", "--set", "training.epochs=3")
     assert shown.stdout.startswith("Settings from bz.json:\nSETTING")
-    assert "training.epochs               3\n" in shown.stdout
+    assert "training.epochs                    3\n" in shown.stdout
     as_json = bz("config", "show", "--json")
     settings = json.loads(as_json.stdout)
     assert settings["training"]["epochs"] == 1

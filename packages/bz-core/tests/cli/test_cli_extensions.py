@@ -39,7 +39,7 @@ def test_help_lists_a_command_from_metadata_alone(bz: Callable[..., Result], ins
     install("bz-plugin-postbox", {"postbox": "mail_commands:app"}, "raise Exception('imported')", group=GROUP)
     result = bz("--help")
     assert result.exit_code == 0
-    assert "  postbox  from bz-plugin-postbox 0.1.0\n" in result.stdout
+    assert "  postbox   from bz-plugin-postbox 0.1.0\n" in result.stdout
 
 
 def test_command_of_a_package_runs(bz: Callable[..., Result], install: Callable[..., None]) -> None:
@@ -83,7 +83,7 @@ def test_crash_in_a_command_names_the_package_and_the_traceback(
 def test_commands_in_conflict_are_named(bz: Callable[..., Result], install: Callable[..., None]) -> None:
     install("a-mail", {"postbox": "a_commands:app"}, MAIL, group=GROUP)
     install("b-mail", {"postbox": "b_commands:app"}, MAIL, group=GROUP, version="2.0")
-    assert "postbox  in conflict: from a-mail 0.1.0 and b-mail 2.0" in bz("--help").stdout
+    assert "postbox   in conflict: from a-mail 0.1.0 and b-mail 2.0" in bz("--help").stdout
     result = bz("postbox", "send", "x")
     assert result.exit_code == 2
     assert result.stderr == (
