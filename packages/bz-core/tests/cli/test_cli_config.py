@@ -33,7 +33,7 @@ def test_show_has_defaults_and_no_secrets(bz: Callable[..., Result], monkeypatch
     assert "training.epochs                    3\n" in shown.stdout
     as_json = bz("config", "show", "--json")
     settings = json.loads(as_json.stdout)
-    assert settings["training"]["epochs"] == 1
+    assert settings["training"]["precision"] == "fp32"
     assert settings["plugins"]["m"]["config"] == {"password": "**********", "again": {"token": "${MAIL_PASSWORD}"}}
     assert "canary" not in shown.output + as_json.output
 
