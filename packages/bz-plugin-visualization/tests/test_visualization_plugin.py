@@ -90,7 +90,7 @@ def test_hooks_are_documented_as_they_are() -> None:
     ("settings", "fault"),
     [
         ({"update_interval": 0}, "`update_interval` must be above 0"),
-        ({"update_interval": "200 steps"}, "must be epochs or a time, since the curves have a point an epoch"),
+        ({"update_interval": "200 steps"}, "must be epochs or a time, since plots are drawn at the end of an epoch"),
         ({"dpi": 10}, "`dpi` must be at least 30, got 10."),
         ({"keep": 0}, "`keep` must be at least 1, got 0."),
         ({"loss_axis": "logarithmic"}, "`loss_axis` must be"),

@@ -94,6 +94,9 @@ def test_page_says_what_came_of_the_run(tmp_path: Path) -> None:
     assert numbers[2][:2] == ["loss", "2.0000"]
     assert numbers[3] == ["accuracy", *["0.5000"] * (len(numbers[3]) - 1)]
     assert ["model_name", "tiny"] in rows(section(page, "Hyperparameters"))
+    times = rows(section(page, "Time"))
+    assert times[0] == ["part", "seconds", "share"]
+    assert {"forward", "backward"} < {part for part, *_ in times}
     assert [row[0] for row in rows(section(page, "Plugins"))] == ["plugin", "visualization"]
     assert [row[0] for row in rows(section(page, "Versions"))][1:] == [
         "Python",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bz_plugin_visualization.history import TRAINING, VALIDATION, Best, Curves
 from bz_plugin_visualization.markup import Markup, element
-from bz_plugin_visualization.scale import AxisKind, Scale, epoch_scale, is_log, value_scale
+from bz_plugin_visualization.scale import AxisKind, Scale, epoch_label, epoch_scale, is_log, value_scale
 from bz_plugin_visualization.thinning import Points, thin
 from bz_plugin_visualization.wording import counted, epoch_ranges, number
 
@@ -92,7 +92,11 @@ def _legend(chart: Chart) -> Markup:
         for index, (name, curve) in enumerate(chart.curves.items())
     ]
     if chart.best:
-        words = "best ", element("b", number(chart.best.loss)), f" ({chart.best.phase}, epoch {chart.best.epoch:,})"
+        words = (
+            "best ",
+            element("b", number(chart.best.loss)),
+            f" ({chart.best.phase}, epoch {epoch_label(chart.best.epoch)})",
+        )
         items.append(element("li", element("span", class_="key ring"), *words))
     return element("ul", *items, class_="legend")
 
@@ -153,7 +157,7 @@ def _grid(plane: Plane) -> Iterator[Markup]:
 def _markers(plane: Plane, points: Points, class_: str) -> Iterator[Markup]:
     marked = range(len(points.epochs)) if len(points.epochs) <= FEW_POINTS else points.lonely().tolist()
     for index in marked:
-        epoch, value = int(points.epochs[index]), float(points.values[index])
+        epoch, value = float(points.epochs[index]), float(points.values[index])
         if not math.isnan(value):
             yield element("circle", class_=class_, cx=plane.x(epoch), cy=plane.y(value), r=3)
 
@@ -165,7 +169,8 @@ def _description(chart: Chart) -> str:
         finite = [value for value in curve.values if math.isfinite(value)]
         between = f", between {number(min(finite))} and {number(max(finite))}" if finite else ""
         first, last = number(curve.values[0]), number(curve.last)
-        sentences.append(f"{name}: {counted(len(curve), 'epoch')}, from {first} to {last}{between}.")
+        noun = "epoch" if all(epoch.is_integer() for epoch in curve.epochs) else "point"
+        sentences.append(f"{name}: {counted(len(curve), noun)}, from {first} to {last}{between}.")
     return " ".join(sentences)
 
 

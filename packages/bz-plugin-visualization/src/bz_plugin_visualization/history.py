@@ -8,7 +8,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 TRAINING: Final = "training"
 VALIDATION: Final = "validation"
@@ -21,20 +21,20 @@ class Curve:
     """Values over epochs, in the order of the epochs.
 
     Attributes:
-        epochs: Numbers of the epochs that have a value; ascending.
+        epochs: Where the values are, ascending: 3.0 is the end of the third epoch, 2.5 the middle of it.
         values: The values, NaN and infinity included.
     """
 
     __slots__ = ("epochs", "values")
 
-    def __init__(self, epochs: list[int] | None = None, values: list[float] | None = None) -> None:
-        self.epochs = array("q", epochs or [])
-        self.values = array("d", values or [])
+    def __init__(self, epochs: Sequence[float] = (), values: Sequence[float] = ()) -> None:
+        self.epochs = array("d", epochs)
+        self.values = array("d", values)
 
     def __len__(self) -> int:
         return len(self.epochs)
 
-    def __iter__(self) -> Iterator[tuple[int, float]]:
+    def __iter__(self) -> Iterator[tuple[float, float]]:
         return zip(self.epochs, self.values, strict=True)
 
     @property
@@ -42,24 +42,24 @@ class Curve:
         """The value of the last epoch that has one."""
         return self.values[-1]
 
-    def add(self, epoch: int, value: float) -> None:
-        """Add the value of a later epoch."""
+    def add(self, epoch: float, value: float) -> None:
+        """Add a later value."""
         self.epochs.append(epoch)
         self.values.append(value)
 
-    def at(self, epoch: int) -> float | None:
-        """Return the value of an epoch, or None if it has none."""
+    def at(self, epoch: float) -> float | None:
+        """Return the value of this place, or None if there is none."""
         index = bisect_left(self.epochs, epoch)
         return self.values[index] if index < len(self) and self.epochs[index] == epoch else None
 
-    def lowest(self) -> tuple[int, float] | None:
-        """Return epoch and value of the first lowest finite value, or None without any."""
-        finite = (point for point in self if math.isfinite(point[1]))
+    def lowest(self) -> tuple[float, float] | None:
+        """Return place and value of the first lowest finite value of the trained model, or None without any."""
+        finite = (point for point in self if point[0] > 0 and math.isfinite(point[1]))
         return min(finite, key=lambda point: point[1], default=None)
 
     def unusable_epochs(self) -> list[int]:
-        """Return the epochs whose value is NaN or infinite."""
-        return [epoch for epoch, value in self if not math.isfinite(value)]
+        """Return the epochs in which a value is NaN or infinite."""
+        return sorted({math.ceil(epoch) for epoch, value in self if not math.isfinite(value)})
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as plain lists."""
@@ -71,10 +71,18 @@ class Curve:
         return cls(state["epochs"], state["values"])
 
 
-class Best(NamedTuple):
-    """The epoch with the lowest loss: its number, the phase whose loss decided, and that loss."""
+class Measured(NamedTuple):
+    """A validation: the training batches of its epoch that were done before, and what it came to."""
 
-    epoch: int
+    batches_before: int
+    loss: float
+    metrics: dict[str, float]
+
+
+class Best(NamedTuple):
+    """The lowest loss: where it was, the phase whose loss decided, and that loss."""
+
+    epoch: float
     phase: str
     loss: float
 
@@ -98,9 +106,13 @@ class History:
     def add_loss(self, epoch: int, phase: str, loss: float, metrics: Mapping[str, float]) -> None:
         """Add what one phase of an epoch came to."""
         self.last_epoch = epoch
-        _curve(self.losses, phase).add(epoch, loss)
+        self.add_point(epoch, phase, loss, metrics)
+
+    def add_point(self, place: float, phase: str, loss: float, metrics: Mapping[str, float]) -> None:
+        """Add what was measured, in the middle of the third epoch at 2.5, before the first one at 0."""
+        _curve(self.losses, phase).add(place, loss)
         for name, value in metrics.items():
-            _curve(self.metrics.setdefault(name, {}), phase).add(epoch, value)
+            _curve(self.metrics.setdefault(name, {}), phase).add(place, value)
 
     def add_learning_rates(self, epoch: int, rates: Mapping[str, float]) -> None:
         """Add the learning rates of an epoch."""
@@ -108,7 +120,7 @@ class History:
             _curve(self.learning_rates, name).add(epoch, rate)
 
     def best(self) -> Best | None:
-        """Return the epoch with the lowest validation loss, without one the lowest training loss.
+        """Return where the validation loss was lowest, without one the training loss.
 
         None as long as no loss was finite; NaN never wins.
         """

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from bz_plugin_visualization.history import TRAINING, VALIDATION, Curve, Curves, History
-from bz_plugin_visualization.scale import AxisKind, epoch_scale, is_log
+from bz_plugin_visualization.scale import AxisKind, epoch_label, epoch_scale, is_log
 from bz_plugin_visualization.thinning import Points, thin
 from bz_plugin_visualization.wording import number, one_line
 
@@ -69,7 +69,7 @@ def loss_figure(history: History, *, axis: AxisKind = "auto") -> Figure:
     labels = [f"{phase} {number(history.losses[phase].last)}" for phase in lines]
     handles = [*lines.values(), *_mark_best(losses, history)]
     if best := history.best():
-        labels.append(f"best {number(best.loss)} (epoch {best.epoch:,})")
+        labels.append(f"best {number(best.loss)} (epoch {epoch_label(best.epoch)})")
     losses.set_ylabel("Loss")
     _set_title(figure, _loss_title(history), handles, labels)
     if has_rates:
@@ -206,7 +206,7 @@ def _decorate(panel: Axes) -> None:
 
 
 def _set_epochs(panel: Axes, curves: Collection[Curve], num_ticks: int = 8) -> None:
-    """Let the lower axis show whole epochs, as many as there are."""
+    """Let the lower axis show the epochs, as many as there are."""
     scale = epoch_scale(
         min(curve.epochs[0] for curve in curves), max(curve.epochs[-1] for curve in curves), num_ticks=num_ticks
     )

@@ -14,7 +14,7 @@ from bz.errors import ConfigError
 from bz.intervals import Interval, Schedule
 from bz.plugins import Plugin, hookimpl
 from bz_plugin_visualization.files import delete_later_plots, delete_plots, plot_name, replace_file
-from bz_plugin_visualization.history import TRAINING, VALIDATION, History
+from bz_plugin_visualization.history import TRAINING, VALIDATION, History, Measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ class VisualizationConfig(BaseModel):
     @classmethod
     def _has_points(cls, interval: Interval) -> Interval:
         if interval.unit == "steps":
-            raise ValueError("must be epochs or a time, since the curves have a point an epoch")
+            raise ValueError("must be epochs or a time, since plots are drawn at the end of an epoch")
         return interval
 
     @field_validator("plot_dir", "report_file")
@@ -99,6 +99,7 @@ class VisualizationPlugin(Plugin):
     def _forget(self) -> None:
         """Begin a run about which nothing is known."""
         self._history = History()
+        self._validations: list[Measured] = []
         self._schedule = Schedule(self._config.update_interval)
         self._plotted: list[int] = []
         self._earlier_seconds = 0.0
@@ -120,6 +121,14 @@ class VisualizationPlugin(Plugin):
             remove_leftovers(folder)
             delete_later_plots(folder, self._history.last_epoch or context.epoch)
 
+    def end_validation_loop(self, context: TrainingContext) -> None:
+        """Keep what was measured until the end of the epoch, when its place in it is known; waits for the device."""
+        if context.validation_batch_count:
+            loss, metrics = context.validation_loss, context.validation_metrics
+            self._validations.append(Measured(context.training_batch_count, loss, metrics))
+        if not context.epoch:
+            self._take_in_validations(0, 1)
+
     def end_epoch(self, context: TrainingContext) -> None:
         """Take in the epoch, which waits for the device once, and draw the plots when they are due."""
         self._take_in(context)
@@ -140,6 +149,7 @@ class VisualizationPlugin(Plugin):
         """Return all that the plots and the report of a resumed run show of the epochs before it."""
         return {
             "history": self._history.state_dict(),
+            "validations": [list(one) for one in self._validations],
             "schedule": self._schedule.state_dict() if self._config.update_interval.seconds else None,
             "plotted": list(self._plotted),
             "seconds": self._seconds,
@@ -149,6 +159,7 @@ class VisualizationPlugin(Plugin):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the epochs that were finished before."""
         self._history = History.from_state(state["history"])
+        self._validations = [Measured(*one) for one in state.get("validations", ())]
         if state["schedule"] is not None:
             self._schedule.load_state_dict(state["schedule"])
         self._plotted = list(state["plotted"])
@@ -169,9 +180,15 @@ class VisualizationPlugin(Plugin):
     def _take_in(self, context: TrainingContext) -> None:
         epoch, history = context.epoch, self._history
         history.add_loss(epoch, TRAINING, context.training_loss, context.training_metrics)
-        if context.validation_batch_count:
-            history.add_loss(epoch, VALIDATION, context.validation_loss, context.validation_metrics)
+        self._take_in_validations(epoch - 1, context.training_batch_count)
         history.add_learning_rates(epoch, _learning_rates(context.learning_rates))
+
+    def _take_in_validations(self, epochs_before: int, num_batches: int) -> None:
+        """Put each validation of the epoch where it was: the end of an epoch is that of its batches."""
+        validations, self._validations = self._validations, []
+        for one in validations:
+            place = epochs_before + one.batches_before / num_batches
+            self._history.add_point(place, VALIDATION, one.loss, one.metrics)
 
     def _write_plots(self, context: TrainingContext) -> None:
         # matplotlib takes a second to load, and a run that ends before its first plot never needs it.

@@ -18,6 +18,7 @@ from bz.config.redaction import redact
 from bz_plugin_visualization.chart import Chart, draw_chart
 from bz_plugin_visualization.history import TRAINING, VALIDATION, Curves, History
 from bz_plugin_visualization.markup import Markup, element
+from bz_plugin_visualization.scale import epoch_label
 from bz_plugin_visualization.wording import counted, duration, flat, in_words, number, one_line
 
 if TYPE_CHECKING:
@@ -79,9 +80,11 @@ class Report:
         yield element("dl", *self._tiles(), class_="tiles")
 
     def _epochs(self) -> str:
-        """Return as in `3 of 10 epochs`, or `3 epochs` where no number was planned."""
-        done, planned = self.history.last_epoch, self.context.epochs
-        return counted(done, "epoch") if planned is None else f"{done:,} of {counted(planned, 'epoch')}"
+        """Return as in `3 of 10 epochs`, or `3 epochs` where no number was planned; steps, too, if they are limited."""
+        done, planned, max_steps = self.history.last_epoch, self.context.epochs, self.context.max_steps
+        epochs = counted(done, "epoch") if planned is None else f"{done:,} of {counted(planned, 'epoch')}"
+        steps = "" if max_steps is None else f", {self.context.global_step:,} of {counted(max_steps, 'step')},"
+        return epochs + steps
 
     def _facts(self) -> Iterable[str]:
         context = self.context
@@ -96,10 +99,10 @@ class Report:
     def _tiles(self) -> Iterable[Markup]:
         best = self.history.best()
         if best:
-            yield _tile("Best epoch", f"{best.epoch:,}", f"lowest {best.phase} loss")
+            yield _tile("Best epoch", epoch_label(best.epoch), f"lowest {best.phase} loss")
             yield _tile("Best loss", number(best.loss), best.phase)
         for phase, curve in self.history.losses.items():
-            yield _tile(f"Last {phase} loss", number(curve.last), f"epoch {curve.epochs[-1]:,}")
+            yield _tile(f"Last {phase} loss", number(curve.last), f"epoch {epoch_label(curve.epochs[-1])}")
         yield _tile("Duration", duration(self.seconds), counted(self.context.global_step, "step"))
 
     def _sections(self) -> Iterable[Markup]:
@@ -111,6 +114,10 @@ class Report:
             yield _section("Final numbers", numbers_table(history))
         if context.hyperparameters:
             yield _section("Hyperparameters", _pairs("Hyperparameters", redact(context.hyperparameters)))
+        if shares := context.time_usage().shares():
+            remark = element("p", "Where the time of this session went, as far as it was when this page was written.",
+                             class_="muted")  # fmt: skip
+            yield _section("Time", remark, _time_table(shares, context.time_usage().total))
         if usage := context.plugin_usage():
             remark = element(
                 "p", "What each plugin cost this session, without the writing of this page.", class_="muted"
@@ -166,7 +173,7 @@ def _version(package: str) -> str:
 def numbers_table(history: History) -> Markup:
     """Return losses and metrics of the last and of the best epoch."""
     best = history.best()
-    moments = {"Last epoch": history.last_epoch}
+    moments: dict[str, float] = {"Last epoch": history.last_epoch}
     if best and best.epoch != history.last_epoch:
         moments["Best epoch"] = best.epoch
     phases = [phase for phase in (TRAINING, VALIDATION) if phase in history.losses]
@@ -175,7 +182,7 @@ def numbers_table(history: History) -> Markup:
         element(
             "tr",
             element("td", rowspan=2),
-            *(element("th", f"{title} ({epoch:,})", scope="colgroup", colspan=len(phases), class_="number")
+            *(element("th", f"{title} ({epoch_label(epoch)})", scope="colgroup", colspan=len(phases), class_="number")
               for title, epoch in moments.items()),
         ),
         element(
@@ -194,9 +201,27 @@ def numbers_table(history: History) -> Markup:
     return _table("Losses and metrics", head, rows)
 
 
-def _value_cell(curves: Curves, phase: str, epoch: int) -> Markup:
+def _value_cell(curves: Curves, phase: str, epoch: float) -> Markup:
     value = curves[phase].at(epoch) if phase in curves else None
     return element("td", "-" if value is None else number(value), class_="number")
+
+
+def _time_table(shares: Sequence[tuple[str, float]], total_seconds: float) -> Markup:
+    head = element(
+        "thead",
+        element("tr", element("th", "part", scope="col"),
+                *(element("th", title, scope="col", class_="number") for title in ("seconds", "share"))),
+    )  # fmt: skip
+    rows = [
+        element(
+            "tr",
+            element("th", part, scope="row"),
+            element("td", f"{share * total_seconds:,.3f}", class_="number"),
+            element("td", f"{100 * share:.1f} %", class_="number"),
+        )
+        for part, share in shares
+    ]
+    return _table("Time", head, rows)
 
 
 def _usage_table(usage: Sequence[PluginUsage]) -> Markup:

@@ -76,22 +76,26 @@ def value_scale(lowest: float, highest: float, *, log: bool, num_ticks: int = 5)
     return Scale(low, high, log=False, ticks=_linear_ticks(low, high, step))
 
 
-def epoch_scale(first: int, last: int, *, num_ticks: int = 4) -> Scale:
-    """Return the axis for epochs, with whole numbers as ticks."""
+def epoch_scale(first: float, last: float, *, num_ticks: int = 4) -> Scale:
+    """Return the axis for epochs, with whole numbers as ticks; where it is shorter than an epoch, with parts of one."""
     if first == last:
-        return Scale(first - 0.5, first + 0.5, log=False, ticks=((first, f"{first:,}"),))
+        return Scale(first - 0.5, first + 0.5, log=False, ticks=((first, epoch_label(first)),))
+    if last - first < 1:
+        step = _nice_step((last - first) / num_ticks)
+        return Scale(first, last, log=False, ticks=_linear_ticks(first, last, step))
+    lowest, highest = math.ceil(first), math.floor(last)
     step = max(1, round(_nice_step((last - first) / num_ticks)))
-    between = range((first // step + 1) * step, last, step)
-    numbers = [
-        first,
-        *(
-            number
-            for number in between
-            if min(number - first, last - number) >= (last - first) * _LEAST_DISTANCE / num_ticks
-        ),
-        last,
-    ]
+    between = range((lowest // step + 1) * step, highest, step)
+    least = (last - first) * _LEAST_DISTANCE / num_ticks
+    numbers = dict.fromkeys(
+        [lowest, *(number for number in between if min(number - lowest, highest - number) >= least), highest]
+    )
     return Scale(first, last, log=False, ticks=tuple((number, f"{number:,}") for number in numbers))
+
+
+def epoch_label(epoch: float) -> str:
+    """Return `3` for the end of an epoch, `2.50` inside one."""
+    return f"{epoch:,.0f}" if epoch == round(epoch) else f"{epoch:,.2f}"
 
 
 def _with_room(lowest: float, highest: float) -> tuple[float, float]:

@@ -24,7 +24,7 @@ LARGEST: Final = 1e100
 class Points(NamedTuple):
     """The points of a curve that are drawn: epochs, and values in which NaN makes a gap."""
 
-    epochs: NDArray[np.int64]
+    epochs: NDArray[np.float64]
     values: NDArray[np.float64]
 
     @property
@@ -46,7 +46,7 @@ def thin(curve: Curve, num_columns: int, *, positive: bool = False) -> Points:
         num_columns: Width of the picture, in columns that are not told apart in it.
         positive: Whether only values above 0 can be drawn, as on a logarithmic axis.
     """
-    epochs = np.frombuffer(curve.epochs, dtype=np.int64)
+    epochs = np.frombuffer(curve.epochs, dtype=np.float64)
     values = np.frombuffer(curve.values, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         drawable = (values > 0 if positive else values >= -LARGEST) & (values <= LARGEST)
@@ -57,9 +57,10 @@ def thin(curve: Curve, num_columns: int, *, positive: bool = False) -> Points:
     return Points(epochs.copy(), values)
 
 
-def _kept(epochs: NDArray[np.int64], values: NDArray[np.float64], num_columns: int) -> NDArray[np.intp]:
+def _kept(epochs: NDArray[np.float64], values: NDArray[np.float64], num_columns: int) -> NDArray[np.intp]:
     """Return the indexes of the points to keep, ascending."""
-    column = (epochs - epochs[0]) * num_columns // (epochs[-1] - epochs[0] + 1)
+    share = (epochs[-1] - epochs[0]) / (len(epochs) - 1)  # of the axis, for the last of the points
+    column = ((epochs - epochs[0]) * num_columns / (epochs[-1] - epochs[0] + share)).astype(np.int64)
     starts = np.flatnonzero(np.diff(column, prepend=-1))
     lengths = np.diff(starts, append=len(epochs))
     lowest = np.repeat(np.fmin.reduceat(values, starts), lengths)
