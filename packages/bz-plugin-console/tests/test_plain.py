@@ -81,6 +81,71 @@ def test_validation_without_batches_is_not_shown() -> None:
     assert all("val" not in line for line in lines if line.startswith("epoch "))
 
 
+def epochs_of(lines: list[str]) -> list[dict[str, str]]:
+    """Return name to value of each line of an epoch or validation."""
+    pairs = [[pair.rpartition(" ")[::2] for pair in re.sub(r"  time .*", "", line).split("  ")] for line in lines]
+    return [dict(row) for row, line in zip(pairs, lines, strict=True) if line.startswith("epoch ")]
+
+
+def test_validation_inside_an_epoch_has_a_line_and_its_values_are_not_repeated() -> None:
+    rows = epochs_of(output_of("inner"))
+    assert [(row["epoch"], row["step"], "val loss" in row) for row in rows] == [
+        ("1/3", "3", True), ("1/3", "6", True), ("1/3", "8", False), ("2/3", "9", True), ("2/3", "12", True),
+        ("2/3", "15", True), ("2/3", "16", False), ("3/3", "18", True), ("3/3", "21", True), ("3/3", "24", True),
+    ]  # fmt: skip
+    assert all("loss" in row and "samples/s" in row for row in rows)
+
+
+def test_best_validation_is_told_with_its_step() -> None:
+    lines = output_of("inner")
+    rows = [row for row in epochs_of(lines) if "val loss" in row]
+    best = min(rows, key=lambda row: float(row["val loss"]))
+    step = "" if best["step"] == "24" else f", step {best['step']}"
+    assert f"best epoch {best['epoch'][0]}{step}: val loss {best['val loss']}" in lines
+
+
+def test_epochs_without_validation_have_no_validation_values_and_are_not_the_best() -> None:
+    lines = output_of("sparse")
+    assert ["val loss" in row for row in epochs_of(lines)] == [False, True, False, True, False]
+    assert any(re.match(r"best epoch [24]: val loss", line) for line in lines)
+
+
+def test_validation_of_the_untrained_model_has_a_line() -> None:
+    lines = output_of("validate_first")
+    assert re.fullmatch(r"epoch 0/3  val loss \S+  val accuracy \S+  samples/s -  time \S+ s", lines[1])
+    assert any(re.match(r"best epoch [123]: val loss", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "opening", "epochs", "closing"),
+    [
+        (
+            "steps",
+            "at most 20 steps in 3 epochs of 8 batches, 4 samples each",
+            ["1/3", "2/3", "3/3"],
+            "3 of 3, step 20",
+        ),
+        ("steps_of_unknown_length", "at most 20 steps in epochs", ["1", "2", "3"], "3, step 20"),
+        ("windows", "at most 5 steps in 2 epochs of 8 batches, 4 samples each", ["1/2", "2/2"], "2 of 2, step 5"),
+    ],
+)
+def test_run_that_ends_by_a_number_of_steps_says_so(
+    scenario: str, opening: str, epochs: list[str], closing: str
+) -> None:
+    lines = output_of(scenario)
+    assert lines[0] == f"training Sequential on cpu: {opening}"
+    rows = epochs_of(lines)
+    assert [row["epoch"] for row in rows] == epochs
+    assert rows[-1]["step"] == closing.rsplit(maxsplit=1)[-1]
+    assert any(re.fullmatch(rf"completed at epoch {closing}, in \S+ s: max_steps \d+ reached", line) for line in lines)
+
+
+def test_run_that_ends_by_time_says_so() -> None:
+    lines = output_of("time")
+    assert lines[0] == "training Sequential on cpu: epochs of 8 batches, 4 samples each"
+    assert any(re.match(r"completed at epoch \d+, step \d+, in .*: max_time 1 s reached", line) for line in lines)
+
+
 def test_reader_that_goes_away_does_not_end_the_run() -> None:
     command = f"({sys.executable} {SCRIPT} slow; echo exit $? >&2) | head -1"
     finished = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=120, check=True)

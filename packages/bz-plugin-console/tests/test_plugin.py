@@ -71,13 +71,14 @@ def test_import_loads_neither_rich_nor_torch() -> None:
 def test_state_of_a_fresh_plugin_can_be_loaded() -> None:
     plugin = ConsoleOutPlugin()
     plugin.load_state_dict(plugin.state_dict())
-    assert plugin.state_dict() == {"best": None, "seconds": 0.0}
+    assert plugin.state_dict() == {"best": None, "seconds": 0.0, "validated_step": None}
 
 
 def test_state_is_handed_on() -> None:
     plugin = ConsoleOutPlugin()
-    plugin.load_state_dict({"best": [3, "val loss", 0.25], "seconds": 12.5})
-    assert plugin.state_dict() == {"best": [3, "val loss", 0.25], "seconds": 12.5}
+    state = {"best": [3, "val loss", 0.25, 120], "seconds": 12.5, "validated_step": 150}
+    plugin.load_state_dict(state)
+    assert plugin.state_dict() == state
 
 
 def train(

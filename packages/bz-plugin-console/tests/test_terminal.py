@@ -18,7 +18,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("training_script.py")
 LINES = 100
 READS_OF_THE_CORE = 20  # in the scenario `many_batches`, about
-BAR = re.compile(r"epoch +\d+/\d+  [━#─-]")
+BAR = re.compile(r"(epoch|step) +\d+(/\d+)?  [━#─-]")
 COLOUR = re.compile(rb"\x1b\[(?:\d+;)*[349][0-7][;m]")
 
 
@@ -156,10 +156,57 @@ def test_without_validation_there_are_no_validation_columns() -> None:
 
 
 def test_unknown_number_of_batches_is_learned_in_the_first_epoch() -> None:
-    frames = record("unknown_length", {"refresh_seconds": 0.01}).frames
-    text = "\n".join("\n".join(frame) for frame in frames)
-    assert re.search(r"^training +[1-8]/\?  ─+ +[\d,.]+ \w+/s$", text, re.MULTILINE)
-    assert re.search(r"^training +[1-8]/8  ━", text, re.MULTILINE)
+    text = drawn(record("unknown_length", {"refresh_seconds": 0.01}))
+    assert re.search(r"training +[1-9]\d?/\?  ─+ +[\d,.]+ \w+/s\n", text)
+    assert re.search(r"training +[1-9]\d?/40  ━", text)
+
+
+def drawn(recording: Recording) -> str:
+    """Return all that was ever drawn, one state of the bars after the other; no state of the screen is missed."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", recording.raw.decode())
+
+
+def test_bar_goes_to_a_validation_inside_the_epoch_and_back_to_its_place() -> None:
+    text = drawn(record("inner", {"refresh_seconds": 0.01}))
+    bars = re.findall(r"epoch +(\d)/3 .* (\d+) % .*\n(training|validation) +(\d+)/", text)
+    phases = "".join(phase[0] for *_, phase, _ in bars)
+    assert re.search(r"tv+t", phases)
+    places = [(int(epoch), int(done)) for epoch, _, phase, done in bars if phase == "training"]
+    assert places == sorted(places)
+    shares = [int(share) for _, share, *_ in bars]
+    assert shares == sorted(shares)
+
+
+def test_speed_does_not_count_the_time_of_validations_inside_the_epoch() -> None:
+    lines = record("inner_slow_validation", columns=120).lines
+    *_, samples_per_second, seconds, _ = [line for line in lines if re.match(r" +1/1 ", line)][-1].split()
+    training_seconds = 8 * 4 / float(samples_per_second)
+    assert training_seconds < 0.6 * float(seconds)  # a third of the batches are those of training
+
+
+def test_run_of_a_number_of_steps_shows_them_and_the_time_left() -> None:
+    text = drawn(record("steps", {"refresh_seconds": 0.01}))
+    assert re.search(
+        r"step +\d+/20  ━+─+ +\d+ %  \d\.\d+ s left\n"
+        r"training +[1-8]/8  ━+─* +\d+ %  [\d,]+ samples/s\n"
+        r"epoch [123]/3  loss \d\.\d{4}  accuracy \d\.\d{4}\n",
+        text,
+    )
+    shares = [(int(step), int(share)) for step, share in re.findall(r"step +(\d+)/20 .* (\d+) %", text)]
+    assert all(5 * step <= share <= 5 * step + 5 for step, share in shares)
+
+
+def test_run_without_an_end_that_is_known_has_a_bar_without_a_share() -> None:
+    recording = record("time", {"refresh_seconds": 0.01})
+    assert re.search(r"epoch +\d  ─+ +\n", drawn(recording))
+    assert re.search(r"^ +1 +\d\.\d{4} ", recording.text, re.MULTILINE)
+
+
+def test_columns_of_a_validation_stay_where_an_epoch_has_none() -> None:
+    lines = record("sparse", columns=120).lines
+    assert sum(line.strip().startswith("epoch ") for line in lines) == 2
+    widths = {len(line) for line in lines if re.match(r" +[2345]/5 ", line)}
+    assert len(widths) == 1
 
 
 def test_no_color_has_no_colour_and_still_a_readable_bar(slow: Recording) -> None:

@@ -146,8 +146,35 @@ logging.getLogger("user").addHandler(HANDLER)
 SCENARIOS: dict[str, tuple[dict[str, Any], list[Plugin]]] = {
     "completed": ({}, []),
     "slow": ({"training_step": slow_step, "validation_step": slow_step, "validation_loader": loader(4)}, []),
+    "inner": ({"training_step": slow_step, "validation_step": slow_step, "validation_interval": "3 steps"}, []),
+    "inner_slow_validation": (
+        {
+            "epochs": 1,
+            "training_step": slow_step,
+            "validation_step": slow_step,
+            "validation_loader": loader(8),
+            "validation_interval": "3 steps",
+        },
+        [],
+    ),
+    "steps": (
+        {"training_step": slow_step, "validation_step": slow_step, "epochs": None, "max_steps": 20},
+        [],
+    ),
+    "steps_of_unknown_length": (
+        {"training_loader": WithoutLength(loader()), "training_step": slow_step, "epochs": None, "max_steps": 20},
+        [],
+    ),
+    "time": ({"training_step": slow_step, "epochs": None, "max_time": "1 s"}, []),
+    "epochs_before_steps": ({"training_step": slow_step, "validation_step": slow_step, "max_steps": 1000}, []),
+    "validate_first": ({"validate_first": True}, []),
+    "sparse": ({"validation_interval": "2 epochs", "epochs": 5}, []),
+    "windows": ({"accumulate_batches": 3, "max_steps": 5, "epochs": None}, []),
     "no_validation": ({"validation_loader": None}, []),
-    "unknown_length": ({"training_loader": WithoutLength(loader()), "training_step": slow_step}, []),
+    "unknown_length": (
+        {"training_loader": WithoutLength(loader(40)), "training_step": slow_step, "epochs": 2},
+        [],
+    ),
     "empty_validation": ({"validation_loader": WithoutLength(loader(0))}, []),
     "talkative_workers": (
         {

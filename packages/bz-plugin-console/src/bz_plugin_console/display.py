@@ -21,8 +21,10 @@ class Frame:
     """One state of the progress bars.
 
     Attributes:
-        epoch: Number of the running epoch, of `epochs` planned.
-        run_fraction: Part of the whole run that is done, 0 to 1.
+        unit: What the run is counted in: `epoch`, or `step` if it ends after a number of steps.
+        position: How far it is, as in `3/10`; `3` where the end is not known.
+        place: Where else it is, such as `epoch 3/10` besides a number of steps; or empty.
+        run_fraction: Part of the whole run that is done, 0 to 1; None while that cannot be known.
         phase: `training` or `validation`.
         done: Batches done in this loop.
         total: Batches of this loop, or None when unknown.
@@ -31,9 +33,10 @@ class Frame:
         values: Loss and metrics so far.
     """
 
-    epoch: int
-    epochs: int
-    run_fraction: float
+    unit: str
+    position: str
+    place: str
+    run_fraction: float | None
     phase: str
     done: int
     total: int | None
@@ -60,7 +63,7 @@ class Display(Protocol):
         """Add a line that stays, beginning with `lead` in the given style."""
 
     def show_epoch(self, summary: EpochSummary, *, is_best: bool) -> None:
-        """Add the line of an epoch."""
+        """Add the line of an epoch, or of a validation inside it."""
 
     def show_usage(self, usage: Sequence[PluginUsage]) -> None:
         """Add the plugin report."""

@@ -42,8 +42,8 @@ class PlainLines:
             self._stream = None
 
     def show_epoch(self, summary: EpochSummary, *, is_best: bool) -> None:  # noqa: ARG002 - no colour to mark it with
-        """Write all values of an epoch, each after its name."""
-        self.show_line(GAP.join(f"{column.title} {text}" for column, text in summary.cells()))
+        """Write all values of an epoch or validation, each after its name."""
+        self.show_line(GAP.join(f"{column.title} {text}" for column, text in summary.cells() if text))
 
     def show_usage(self, usage: Sequence[PluginUsage]) -> None:
         """Write the report as columns of text."""

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from bz.plugins import Plugin, hookimpl
+from bz_plugin_console.course import Course, max_seconds
 from bz_plugin_console.display import Display, Frame, choose_display
-from bz_plugin_console.summary import Best, EpochSummary, best_sentence, closing_sentence
-from bz_plugin_console.timing import Forecast, Loop, Pace
-from bz_plugin_console.wording import duration, one_line, rate
+from bz_plugin_console.sentences import best_sentence, closing_sentence, opening_sentence
+from bz_plugin_console.summary import Best, EpochSummary, all_names, out_of, shown_values
+from bz_plugin_console.timing import Loop, Pace
+from bz_plugin_console.wording import duration, rate
 
 if TYPE_CHECKING:
     from bz.context import TrainingContext
@@ -79,10 +81,15 @@ class ConsoleOutPlugin(Plugin):
         self._earlier_seconds = 0.0
         self._session_started: float | None = None
         self._loop = Loop("training", 0, None, 0.0)
+        self._paused: tuple[Loop, dict[str, float]] | None = None
+        self._is_training = False
+        self._validates_inside = False
+        self._validated_step: int | None = None
+        self._names: tuple[str, ...] = ()
         self._seen_batches = (0, 0)
         self._rate: float | None = None
         self._unshown: EpochSummary | None = None
-        self._forecast = Forecast()
+        self._course = Course()
         self._pace = Pace(self._refresh_seconds)
         self._metrics_pace = Pace(self._refresh_seconds)
         self._metrics: dict[str, float] = {}
@@ -91,8 +98,9 @@ class ConsoleOutPlugin(Plugin):
         """Say what is going to be trained, and take over the terminal."""
         self._forget()
         self._session_started = perf_counter()
+        self._course = Course(max_seconds(context))
         display = choose_display(wants_bars=self._wants_bars)
-        display.show_line(_opening_sentence(context))
+        display.show_line(opening_sentence(context))
         atexit.register(display.close)
         display.open()
         if not display.has_bars:
@@ -107,13 +115,13 @@ class ConsoleOutPlugin(Plugin):
 
     def start_epoch(self, context: TrainingContext) -> None:
         """Start the clock of the epoch; the bars are there before a loader forks its workers, which may print."""
-        self._forecast.start_epoch(perf_counter(), self._epoch_fraction(context))
-        self.start_training_loop(context)
+        self._course.start_epoch(perf_counter(), self._epoch_fraction(context), context.global_step)
+        self._show_training(context)
 
     def start_training_loop(self, context: TrainingContext) -> None:
         """Show the bar of the training batches."""
-        total = context.training_batches or self._seen_batches[0] or None
-        self._start_loop(context, "training", context.training_batch_count, total)
+        self._is_training = True
+        self._show_training(context)
 
     def end_training_batch(self, context: TrainingContext) -> None:
         """Redraw when it is time; else nothing is read, so that the device is not waited for."""
@@ -122,11 +130,15 @@ class ConsoleOutPlugin(Plugin):
 
     def end_training_loop(self, context: TrainingContext) -> None:
         """Take the throughput, once the device has done its work."""
+        self._is_training = False
         _ = context.training_loss
         self._rate = self._loop.rate(context.training_batch_count, perf_counter())
 
     def start_validation_loop(self, context: TrainingContext) -> None:
-        """Show the bar of the validation batches."""
+        """Show the bar of the validation batches; one inside the epoch makes the training pause."""
+        if self._is_training:
+            self._paused = self._loop, self._metrics
+            self._validates_inside = True
         total = context.validation_batches or self._seen_batches[1] or None
         self._start_loop(context, "validation", context.validation_batch_count, total)
 
@@ -135,15 +147,33 @@ class ConsoleOutPlugin(Plugin):
         if perf_counter() >= self._pace.due:
             self._draw(context)
 
+    def end_validation_loop(self, context: TrainingContext) -> None:
+        """After a validation inside the epoch, or before the first, add its line; go on with the bar from before."""
+        self._seen_batches = (self._seen_batches[0], context.validation_batch_count)
+        if context.validation_batch_count:
+            self._validated_step = context.global_step
+        validation, paused, self._paused = self._loop, self._paused, None
+        if paused is not None:
+            self._loop, self._metrics = paused[0].after_pause(perf_counter() - validation.started), paused[1]
+            self._rate = self._loop.rate(context.training_batch_count, perf_counter())
+        is_shown = not _is_last_batch(context) if paused is not None else not context.epoch
+        if is_shown and self._is_due(context) and context.validation_batch_count:
+            since = self._course.epoch_seconds(perf_counter()) if context.epoch else perf_counter() - validation.started
+            self._show(self._summarise(context, since, is_inside=True))
+
     def end_epoch(self, context: TrainingContext) -> None:
         """Add the line of the epoch."""
-        summary = self._summarise(context)
-        is_best = self._is_best(summary.best())
+        summary = self._summarise(context, self._course.end_epoch(perf_counter()), is_inside=False)
+        self._seen_batches = (context.training_batch_count, self._seen_batches[1])
+        self._unshown = None if self._is_due(context) else summary
+        self._show(summary, is_due=self._unshown is None)
+
+    def _show(self, summary: EpochSummary, *, is_due: bool = True) -> None:
+        """Add a line if it is due, marked if it is the best so far."""
+        is_best = summary.best().beats(self._best)
         if is_best:
             self._best = summary.best()
-        self._seen_batches = (context.training_batch_count, context.validation_batch_count)
-        self._unshown = None if self._is_due(context) else summary
-        if self._display and self._unshown is None:
+        if self._display and is_due:
             self._display.show_epoch(summary, is_best=is_best)
 
     @hookimpl(trylast=True)
@@ -160,13 +190,27 @@ class ConsoleOutPlugin(Plugin):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the closing report of a resumed run needs: the best epoch and the time spent."""
-        session = 0.0 if self._session_started is None else perf_counter() - self._session_started
-        return {"best": None if self._best is None else list(self._best), "seconds": self._earlier_seconds + session}
+        return {
+            "best": None if self._best is None else list(self._best),
+            "seconds": self._run_seconds,
+            "validated_step": self._validated_step,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the best epoch and the time of the run before the resume."""
         self._best = None if state["best"] is None else Best(*state["best"])
         self._earlier_seconds = float(state["seconds"])
+        self._validated_step = state.get("validated_step")
+
+    @property
+    def _run_seconds(self) -> float:
+        """Time spent in this run, over all of its sessions."""
+        session = 0.0 if self._session_started is None else perf_counter() - self._session_started
+        return self._earlier_seconds + session
+
+    def _show_training(self, context: TrainingContext) -> None:
+        total = context.training_batches or self._seen_batches[0] or None
+        self._start_loop(context, "training", context.training_batch_count, total)
 
     def _start_loop(self, context: TrainingContext, phase: str, done: int, total: int | None) -> None:
         self._loop = Loop(phase, done, total, perf_counter())
@@ -200,14 +244,17 @@ class ConsoleOutPlugin(Plugin):
         return self._metrics
 
     def _frame(self, context: TrainingContext, done: int, values: dict[str, float]) -> Frame:
-        now = perf_counter()
+        now, seconds = perf_counter(), self._run_seconds
         fraction = self._epoch_fraction(context)
-        left = self._forecast.seconds_left(now, fraction, context.epochs - context.epoch)
+        left = self._course.seconds_left(context, fraction, seconds, now)
         batches = self._loop.rate(done, now)
+        epoch = out_of(context.epoch, context.epochs)
+        counts_steps = context.max_steps is not None
         return Frame(
-            epoch=context.epoch,
-            epochs=context.epochs,
-            run_fraction=(context.epoch - 1 + fraction) / max(context.epochs, 1),
+            unit="step" if counts_steps else "epoch",
+            position=out_of(context.global_step, context.max_steps) if counts_steps else epoch,
+            place=f"epoch {epoch}" if counts_steps else "",
+            run_fraction=self._course.fraction(context, fraction, seconds),
             phase=self._loop.phase,
             done=done,
             total=self._loop.total,
@@ -217,31 +264,39 @@ class ConsoleOutPlugin(Plugin):
         )
 
     def _epoch_fraction(self, context: TrainingContext) -> float:
-        """Return the part of the epoch's batches that is done, 0 to 1; 0 while their number is unknown."""
-        training = context.training_batches or self._seen_batches[0]
-        planned = training + (context.validation_batches or self._seen_batches[1])
-        done = context.training_batch_count + context.validation_batch_count
-        return min(done / planned, 1.0) if training else 0.0
+        """Return the part of the epoch's batches that is done, 0 to 1; 0 while their number is unknown.
 
-    def _summarise(self, context: TrainingContext) -> EpochSummary:
+        Validations inside the epoch do not count: how many there will be is unknown.
+        """
+        training = context.training_batches or self._seen_batches[0]
+        if not training or not context.epoch:
+            return 0.0
+        planned, done = training, context.training_batch_count
+        if not self._validates_inside:
+            planned += context.validation_batches or self._seen_batches[1]
+            done += context.validation_batch_count
+        return min(done / planned, 1.0)
+
+    def _summarise(self, context: TrainingContext, seconds: float, *, is_inside: bool) -> EpochSummary:
         training, validation = {}, {}
         if context.training_batch_count:
             training = {"loss": context.training_loss, **(context.training_metrics if self._show_metrics else {})}
-        if context.validation_batch_count:
+        if context.validation_batch_count and self._validated_step == context.global_step:
             validation = {"loss": context.validation_loss, **(context.validation_metrics if self._show_metrics else {})}
+        self._names = all_names(self._names, shown_values(training, validation))
+        shows_step = context.max_steps is not None or self._validates_inside
         return EpochSummary(
             epoch=context.epoch,
             epochs=context.epochs,
+            step=context.global_step if shows_step else None,
+            is_inside=is_inside,
             training=training,
             validation=validation,
+            names=self._names,
             rate=None if self._rate is None else self._rate * (context.batch_size or 1),
             rate_unit=_rate_unit(context),
-            seconds=self._forecast.end_epoch(perf_counter()),
+            seconds=seconds,
         )
-
-    def _is_best(self, candidate: Best) -> bool:
-        """Whether the loss is lower than all before; a NaN never is."""
-        return not math.isnan(candidate.value) and (self._best is None or candidate.value < self._best.value)
 
     def _is_due(self, context: TrainingContext) -> bool:
         """Whether this epoch gets its line now rather than at the end of the session."""
@@ -259,12 +314,10 @@ class ConsoleOutPlugin(Plugin):
             display.show_usage(usage)
 
 
-def _opening_sentence(context: TrainingContext) -> str:
-    """Return what is trained, on what, and how much of it."""
-    batches = "" if context.training_batches is None else f" of {context.training_batches:,} batches"
-    size = "" if context.batch_size is None else f", {context.batch_size:,} samples each"
-    epochs = f"{context.epochs} epoch{'' if context.epochs == 1 else 's'}"
-    return f"training {one_line(type(context.model).__name__)} on {context.device}: {epochs}{batches}{size}"
+def _is_last_batch(context: TrainingContext) -> bool:
+    """Return whether nothing more is trained in this epoch, so that its own line is about to come."""
+    is_last_step = context.max_steps is not None and context.global_step >= context.max_steps
+    return is_last_step or context.training_batch_count == context.training_batches
 
 
 def _rate_unit(context: TrainingContext) -> str:

@@ -64,7 +64,7 @@ class Terminal:
         self._print(Text.assemble((lead, style), text))
 
     def show_epoch(self, summary: EpochSummary, *, is_best: bool) -> None:
-        """Add a row with the values of an epoch, under a heading that is repeated when the columns change."""
+        """Add a row with the values of an epoch or validation; the heading is repeated when the columns change."""
         columns, cells = zip(*summary.cells(), strict=True)
         chosen = columns_that_fit(columns, self._console.width)
         if self._heading != (heading := [columns[index] for index in chosen]):
@@ -95,13 +95,13 @@ class Terminal:
     def _picture(self, frame: Frame) -> Text:
         """Return a gap and three lines, each within the width of the terminal."""
         total = "?" if frame.total is None else str(frame.total)
-        counts = (f"{frame.epoch}/{frame.epochs}", f"{frame.done}/{total}")
+        counts = (frame.position, f"{frame.done}/{total}")
         self._count_width = max(self._count_width, *map(len, counts))
         loop_fraction = frame.done / frame.total if frame.total else None
         picture = Text("\n", no_wrap=True, overflow="crop").join(
             [
                 Text(),
-                self._bar_line("epoch", counts[0], frame.run_fraction, frame.time_left, "green"),
+                self._bar_line(frame.unit, counts[0], frame.run_fraction, frame.time_left, "green"),
                 self._bar_line(frame.phase, counts[1], loop_fraction, frame.speed, PHASE_STYLES[frame.phase]),
                 self._value_line(frame),
             ]
@@ -139,6 +139,8 @@ class Terminal:
     def _value_line(self, frame: Frame) -> Text:
         """Return as many values as fit, after the time left where the bars have no room for it."""
         pieces = [f"{name} {number(value)}" for name, value in frame.values.items()]
+        if frame.place:
+            pieces.insert(0, frame.place)
         if not self._has_side and frame.time_left:
             pieces.insert(0, frame.time_left)
         columns = [Column(piece, rank) for rank, piece in enumerate(pieces)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 class Pace:
@@ -43,6 +44,10 @@ class Loop:
         batches, seconds = done - self.first_batch, now - self.started
         return batches / seconds if batches > 0 and seconds > 0 else None
 
+    def after_pause(self, seconds: float) -> Self:
+        """Return the same loop as if the pause had not been."""
+        return replace(self, started=self.started + seconds)
+
 
 class Forecast:
     """Estimates the time left: from the last whole epoch, and within the first one from the part that is done."""
@@ -56,9 +61,13 @@ class Forecast:
         """Begin an epoch of which `fraction` (0 to 1) was done before, by the process that was resumed."""
         self._started, self._first_fraction = now, fraction
 
+    def elapsed(self, now: float) -> float:
+        """Return the seconds spent in the epoch so far."""
+        return now - self._started
+
     def end_epoch(self, now: float) -> float:
         """Return the seconds spent in the epoch, and expect the next ones to take as long."""
-        seconds = now - self._started
+        seconds = self.elapsed(now)
         if self._first_fraction < 1:
             self._epoch_seconds = seconds / (1 - self._first_fraction)
         return seconds
@@ -69,3 +78,21 @@ class Forecast:
         if per_epoch is None and fraction > self._first_fraction:
             per_epoch = (now - self._started) / (fraction - self._first_fraction)
         return None if per_epoch is None else per_epoch * (epochs_after + 1 - fraction)
+
+
+class StepForecast:
+    """Estimates the time left until a step, from the steps made since the first epoch of this process began."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, int] | None = None
+
+    def start(self, now: float, step: int) -> None:
+        """Begin to count, if that is not done already."""
+        self._start = self._start or (now, step)
+
+    def seconds_left(self, now: float, step: int, last_step: int) -> float | None:
+        """Return the estimate after so many steps of the run, or None while nothing is known."""
+        if self._start is None or step <= self._start[1]:
+            return None
+        started, first_step = self._start
+        return (now - started) / (step - first_step) * max(last_step - step, 0)
