@@ -96,7 +96,7 @@ def test_page_says_what_came_of_the_run(tmp_path: Path) -> None:
     assert ["model_name", "tiny"] in rows(section(page, "Hyperparameters"))
     times = rows(section(page, "Time"))
     assert times[0] == ["part", "seconds", "share"]
-    assert {"forward", "backward"} < {part for part, *_ in times}
+    assert sum(float(share.removesuffix(" %")) for _, _, share in times[1:]) > 80  # parts below 1 % are left out
     assert [row[0] for row in rows(section(page, "Plugins"))] == ["plugin", "visualization"]
     assert [row[0] for row in rows(section(page, "Versions"))][1:] == [
         "Python",

@@ -123,7 +123,7 @@ def prepare_spec(spec: TrainingSpec, settings: TrainingSettings) -> TrainingSpec
         )
     if settings.overfit_batches is None:
         return spec
-    batches = fixed_batches(spec.training_loader, settings.overfit_batches, settings.seed or 0)
+    batches = fixed_batches(spec.training_loader, settings.overfit_batches)
     return replace(spec, training_loader=batches, validation_loader=None if spec.validation_loader is None else batches)
 
 
