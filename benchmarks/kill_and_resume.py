@@ -2,8 +2,12 @@
 
 Shuffling, dropout, augmentation by Python's, NumPy's and torch's random numbers, a scheduler, metrics, validation,
 checkpoints inside epochs, 0 and 2 loader workers, and the plugins for console, log, checkpoints, TensorBoard, plots and
-mail (to a server on the loopback device). Compared are the weights and momenta bit for bit, the history, the events of
-the log, its table, the points of every curve, the checkpoints, the plots, and the mails.
+mail (to a server on the loopback device). Half of the runs also accumulate gradients over
+windows that no epoch is a multiple of, in fp16 or bf16, with clipping, a scheduler that is stepped at each step,
+validations inside epochs, an exponential average of the weights, and early stopping that restores the best ones.
+
+Compared are the weights and momenta bit for bit, the history, the events of the log, its table, the points of every
+curve, the checkpoints, the plots, and the mails.
 
     python benchmarks/kill_and_resume.py [--kills 100] [--kills-per-run 10] [--seed 0] [--folder FOLDER]
 """
@@ -38,11 +42,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from bz import Trainer
+from bz import LRSchedule, Trainer
 from bz.runs import set_aside
 from bz.testing import tiny_spec, train
+from bz_plugin_averaging import AveragingPlugin
 from bz_plugin_checkpoint import SmartCheckpointPlugin
 from bz_plugin_console import ConsoleOutPlugin
+from bz_plugin_early_stopping import EarlyStoppingPlugin
 from bz_plugin_email import EmailNotificationPlugin
 from bz_plugin_logging import LoggingPlugin
 from bz_plugin_tensorboard import TensorBoardPlugin
@@ -56,6 +62,52 @@ BATCHES = 12
 BATCH_SIZE = 8
 STEP_SECONDS = 0.01
 CHANGING_KEYS = {"timestamp", "duration_seconds", "seconds"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One way to train.
+
+    Attributes:
+        num_workers: Of the training loader.
+        precision: None for a plain loop; else everything that makes a step less plain is on, in this precision.
+    """
+
+    num_workers: int
+    precision: str | None = None
+
+    def __str__(self) -> str:
+        """Return what tells it from the others."""
+        return f"{self.num_workers} workers, {self.precision or 'plain'}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the training."""
+        if self.precision is None:
+            return {"checkpoint_interval": "5 steps"}
+        return {
+            "precision": self.precision,
+            "accumulate_batches": 5,
+            "clip_grad_norm": 1.0,
+            "validation_interval": "4 steps",
+            "checkpoint_interval": "1 step",
+        }
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        """Return the learning rate scheduler."""
+        if self.precision is None:
+            return torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+        one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=100)
+        return LRSchedule(one_cycle, every="1 step")
+
+    def plugins(self) -> list[object]:
+        """Return the plugins besides those that are always on."""
+        if self.precision is None:
+            return []
+        return [AveragingPlugin("ema", 0.8), EarlyStoppingPlugin(patience=3, restore_best_weights=True)]
+
+
+SCENARIOS = (Scenario(0), Scenario(2, "bf16"), Scenario(2), Scenario(0, "fp16"))
 
 
 class Augmented(Dataset[Any]):
@@ -94,14 +146,14 @@ class Accuracy:
         self.right = self.total = 0
 
 
-def run_session(run_dir: Path, num_workers: int, smtp_port: int) -> None:
+def run_session(run_dir: Path, scenario: Scenario, smtp_port: int) -> None:
     """Train to the end, from the newest checkpoint if there is one; write what came of it to `outcome.json`."""
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002 - the generator that everybody shares
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    loader = DataLoader(Augmented(), BATCH_SIZE, shuffle=True, num_workers=num_workers)
+    loader = DataLoader(Augmented(), BATCH_SIZE, shuffle=True, num_workers=scenario.num_workers)
     fixed = torch.randn(16, 16, generator=torch.Generator().manual_seed(2))
     validation = DataLoader(TensorDataset(fixed, torch.arange(16) % 4), 8)
     is_resumed = any((run_dir / "state").glob("*.pth"))
@@ -110,7 +162,7 @@ def run_session(run_dir: Path, num_workers: int, smtp_port: int) -> None:
     elif run_dir.exists():
         set_aside(run_dir)  # as `--fresh` does: killed before its first checkpoint
     trainer = Trainer()
-    for plugin in make_plugins(smtp_port):
+    for plugin in (*make_plugins(smtp_port), *scenario.plugins()):
         trainer.add_plugin(plugin)
     result = trainer.train(
         model,
@@ -122,15 +174,16 @@ def run_session(run_dir: Path, num_workers: int, smtp_port: int) -> None:
         device="cpu",
         metrics={"accuracy": Accuracy()},
         hyperparameters={"lr": 0.01, "model_name": run_dir.name},
-        lr_scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5),
+        lr_scheduler=scenario.scheduler(optimizer),
         run_dir=run_dir,
-        checkpoint_interval="5 steps",
         resume=run_dir if is_resumed else None,
+        **scenario.settings,
     )
     failures = [usage.name for usage in result.plugin_usage if usage.failures]
     outcome = {
         "weights": digest(model.state_dict()),
         "optimizer": digest(optimizer.state_dict()),
+        "averaged": averaged(run_dir / "averaged.pth"),
         "random": [random.random(), float(np.random.rand()), float(torch.rand(()))],  # noqa: S311, NPY002 - as above
         "history": result.history,
         "status": result.status,
@@ -138,6 +191,11 @@ def run_session(run_dir: Path, num_workers: int, smtp_port: int) -> None:
         "failures": failures,
     }
     (run_dir / "outcome.json").write_text(json.dumps(outcome))
+
+
+def averaged(path: Path) -> str | None:
+    """Return a digest of the averaged weights, if there are any."""
+    return digest(torch.load(path, weights_only=True)) if path.exists() else None
 
 
 def make_plugins(smtp_port: int) -> list[object]:
@@ -269,7 +327,7 @@ class Counts:
     kills: int = 0
     runs: int = 0
     differences: list[str] = field(default_factory=list)
-    by_workers: Counter[int] = field(default_factory=Counter)
+    by_scenario: Counter[str] = field(default_factory=Counter)
     leftovers: list[str] = field(default_factory=list)
     mails_missing: int = 0
     mails_doubled: int = 0
@@ -319,33 +377,31 @@ def first_difference(found: Any, expected: Any, where: str = "") -> str:
 
 
 def measure(folder: Path, arguments: argparse.Namespace, smtp_port: int, mails: Path) -> Counts:
-    """Train undisturbed once for each number of workers, then kill."""
+    """Train undisturbed once in each scenario, then kill."""
     counts, expected, seconds = Counts(), {}, {}
-    for workers in (0, 2):
-        run_dir = folder / f"whole{workers}"
+    for number, scenario in enumerate(SCENARIOS):
+        run_dir = folder / f"whole{number}"
         began = time.perf_counter()
-        kill_through(lambda: run_session(run_dir, workers, smtp_port), folder / "output.txt", 0, 0)  # noqa: B023 - done at once
-        seconds[workers] = time.perf_counter() - began
-        expected[workers] = describe(run_dir, mails)
-        print(
-            f"undisturbed, {workers} workers: {seconds[workers]:.1f} s, mails {expected[workers]['mails']}", flush=True
-        )
+        kill_through(lambda: run_session(run_dir, scenario, smtp_port), folder / "output.txt", 0, 0)  # noqa: B023 - done at once
+        seconds[scenario] = time.perf_counter() - began
+        expected[scenario] = describe(run_dir, mails)
+        print(f"undisturbed, {scenario}: {seconds[scenario]:.1f} s, mails {expected[scenario]['mails']}", flush=True)
     deadline = time.perf_counter() + arguments.max_seconds
     while counts.kills < arguments.kills and time.perf_counter() < deadline:
-        workers, name = 2 * (counts.runs % 2), f"killed{counts.runs}"
+        scenario, name = SCENARIOS[counts.runs % len(SCENARIOS)], f"killed{counts.runs}"
         run_dir = folder / name
         wanted = min(arguments.kills_per_run, arguments.kills - counts.kills)
         kills = kill_through(
-            lambda: run_session(run_dir, workers, smtp_port),  # noqa: B023 - done at once
+            lambda: run_session(run_dir, scenario, smtp_port),  # noqa: B023 - done at once
             folder / f"{name}.txt",
             wanted,
-            0.4 * seconds[workers],
+            0.4 * seconds[scenario],
         )
         counts.runs += 1
         counts.kills += kills
-        counts.by_workers[workers] += kills
-        compare(describe(run_dir, mails), expected[workers], name, counts)
-        print(f"{name}: {workers} workers, {kills} kills; {len(counts.differences)} differences so far", flush=True)
+        counts.by_scenario[str(scenario)] += kills
+        compare(describe(run_dir, mails), expected[scenario], name, counts)
+        print(f"{name}: {scenario}, {kills} kills; {len(counts.differences)} differences so far", flush=True)
     return counts
 
 
@@ -373,7 +429,7 @@ def main() -> None:
             os.kill(server, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(server, 0)
-    print(f"kills: {counts.kills} in {counts.runs} runs; by number of workers: {dict(counts.by_workers)}")
+    print(f"kills: {counts.kills} in {counts.runs} runs; by scenario: {dict(counts.by_scenario)}")
     print(f"differences in weights, history, log, table, curves, files: {len(counts.differences)} {counts.differences}")
     print(f"temporary files that plugins left: {len(counts.leftovers)} {counts.leftovers}")
     print(f"mails doubled: {counts.mails_doubled}, missing: {counts.mails_missing}, ", end="")
