@@ -110,9 +110,9 @@ class History:
 
     def add_point(self, place: float, phase: str, loss: float, metrics: Mapping[str, float]) -> None:
         """Add what was measured, in the middle of the third epoch at 2.5, before the first one at 0."""
-        _curve(self.losses, phase).add(place, loss)
+        _phase_curve(self.losses, phase).add(place, loss)
         for name, value in metrics.items():
-            _curve(self.metrics.setdefault(name, {}), phase).add(place, value)
+            _phase_curve(self.metrics.setdefault(name, {}), phase).add(place, value)
 
     def add_learning_rates(self, epoch: int, rates: Mapping[str, float]) -> None:
         """Add the learning rates of an epoch."""
@@ -152,6 +152,14 @@ class History:
 
 def _curve(curves: Curves, name: str) -> Curve:
     return curves.setdefault(name, Curve())
+
+
+def _phase_curve(curves: Curves, phase: str) -> Curve:
+    """Return the curve of a phase; that of training stands first, also where the first value was of a validation."""
+    if phase == TRAINING and VALIDATION in curves and TRAINING not in curves:
+        curves[TRAINING] = Curve()
+        curves[VALIDATION] = curves.pop(VALIDATION)
+    return _curve(curves, phase)
 
 
 def _states(curves: Curves) -> dict[str, Any]:
