@@ -81,6 +81,11 @@ class EpochData:
         for generator in self._generators:
             generator.manual_seed(seed)
 
+    def close(self) -> None:
+        """End the workers that live through all epochs."""
+        if self._workers is not None:
+            self._workers.close()
+
     def _base_seed(self) -> int | None:
         return self._workers.base_seed if self._workers is not None else None
 

@@ -232,6 +232,8 @@ class Session:
             finally:
                 self._progress.batch = self._progress.outputs = None
                 self._optimization.close()
+                self._state.data.close()
+                self._state.validation_data.close()
                 try:
                     self._close()
                 finally:

@@ -65,6 +65,15 @@ class PersistentWorkers:
             self._start_idle()
         self.base_seed = base_seed
 
+    def close(self) -> None:
+        """End the workers: left to the garbage collector, they may keep it waiting for seconds each.
+
+        It closes the queues of an iterator in a cycle before the iterator can tell its workers to end.
+        """
+        iterator, self._loader._iterator = self._loader._iterator, None  # noqa: SLF001 - torch gives it no public name
+        if iterator is not None:
+            iterator._shutdown_workers()  # noqa: SLF001 - see above
+
     def _start(self) -> Iterator[Any]:
         """Start workers that live in the wrapped data set; the loader keeps its own."""
         loader = self._loader
