@@ -1,4 +1,4 @@
-"""For people who write plugins: a recording plugin, tiny runs, and a contract test for their own plugin.
+"""For people who write plugins: tiny runs, a plugin that records, a counter of reads, a contract test.
 
     from bz.testing import PluginConformance
 
@@ -13,7 +13,8 @@ The pytest fixtures are in `bz.testing.fixtures`; `pytest_plugins = ["bz.testing
 from __future__ import annotations
 
 from bz.testing.conformance import PluginConformance
+from bz.testing.reads import DeviceReads
 from bz.testing.recording import RecordingPlugin
 from bz.testing.specs import tiny_spec, train
 
-__all__ = ["PluginConformance", "RecordingPlugin", "tiny_spec", "train"]
+__all__ = ["DeviceReads", "PluginConformance", "RecordingPlugin", "tiny_spec", "train"]
