@@ -11,7 +11,7 @@ import torch
 
 from bz import Plugin, TrainingContext
 from bz.testing import RecordingPlugin, tiny_spec, train
-from bz.training import session
+from bz.training import account
 from bz.training.clock import TIMED_EVERY, PartClock
 
 if TYPE_CHECKING:
@@ -170,11 +170,11 @@ def test_sample_is_never_more_than_the_loop_was() -> None:
 @pytest.mark.parametrize(("limit_seconds", "is_warned"), [(0.0, True), (3600.0, False)])
 def test_long_run_that_waits_for_data_is_told_what_to_try(
     limit_seconds: float,
-    is_warned: bool,
+    is_warned: bool,  # noqa: FBT001
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(session, "LONG_RUN_SECONDS", limit_seconds)
+    monkeypatch.setattr(account, "LONG_RUN_SECONDS", limit_seconds)
     with caplog.at_level(logging.WARNING):
         run("data")
     assert ("try a larger num_workers" in caplog.text) == is_warned

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import bz.training.session
+import bz.training.account
 from bz.plugins import Plugin
 from bz.testing import RecordingPlugin, tiny_spec, train
 from bz.training.checkpoint import find_checkpoint
@@ -49,7 +49,7 @@ def test_run_that_failed_in_a_step_goes_on_from_its_last_checkpoint_bit_equal(at
 def test_plugin_that_takes_a_large_share_of_a_long_run_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(bz.training.session, "LONG_RUN_SECONDS", 0.05)  # what counts as a long run
+    monkeypatch.setattr(bz.training.account, "LONG_RUN_SECONDS", 0.05)  # what counts as a long run
 
     def dawdle(hook: str, _context: TrainingContext) -> None:
         if hook == "end_epoch":
