@@ -45,8 +45,9 @@ def test_pipe_gets_opening_closing_and_report_in_order() -> None:
     lines = output_of("completed")
     assert lines[0] == "training Sequential on cpu: 3 epochs of 8 batches, 4 samples each"
     assert re.fullmatch(r"completed 3 epochs in \d+\.\d+ s", lines[5])
-    assert lines[8].split() == ["plugin", "calls", "seconds", "share", "failures"]
-    assert lines[9].startswith("console_out")
+    assert re.fullmatch(r"time: ([a-z -]+ \d+ %(, )?)+", lines[7])
+    assert lines[9].split() == ["plugin", "calls", "seconds", "share", "failures"]
+    assert lines[10].startswith("console_out")
     assert lines[-1] == "streams as before: True"
 
 
@@ -58,7 +59,7 @@ def test_output_without_unicode_does_not_end_the_run() -> None:
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     lines = output_of("long_names", environment=environment)
     assert "val ?" + "a_very_long_metric_name" * 3 + "_3 " in lines[1]
-    assert re.fullmatch(r"console_out .* 0", lines[9])
+    assert re.fullmatch(r"console_out .* 0", lines[10])
 
 
 def test_metrics_can_be_left_out() -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bz.plugins import Plugin, hookimpl
 from bz_plugin_console.course import Course, max_seconds
 from bz_plugin_console.display import Display, Frame, choose_display
-from bz_plugin_console.sentences import best_sentence, closing_sentence, opening_sentence
+from bz_plugin_console.sentences import best_sentence, closing_sentence, opening_sentence, time_sentence
 from bz_plugin_console.summary import Best, EpochSummary, all_names, out_of, shown_values
 from bz_plugin_console.timing import Loop, Pace
 from bz_plugin_console.wording import duration, rate
@@ -309,6 +309,8 @@ class ConsoleOutPlugin(Plugin):
         display.show_line(sentence.removeprefix(context.status), lead=context.status, style=style)
         if self._best:
             display.show_line(best_sentence(self._best))
+        if shares := context.time_usage().shares():
+            display.show_line(time_sentence(shares))
         if usage := context.plugin_usage():
             display.show_line("")
             display.show_usage(usage)
