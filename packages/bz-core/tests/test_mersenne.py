@@ -95,6 +95,18 @@ def test_each_draw_shows_and_is_undone_whatever_was_drawn_before(kind: str, draw
     assert state.read() == before
 
 
+@pytest.mark.parametrize("before", TORCH)
+@pytest.mark.parametrize("drawn", TORCH)
+def test_state_that_was_put_back_with_torchs_own_functions_is_the_same(before: str, drawn: str) -> None:
+    torch.manual_seed(3)
+    TORCH[before]()
+    state = TorchRandomState()
+    seen = state.read()
+    with torch.random.fork_rng():
+        TORCH[drawn]()
+    assert state.read() == seen
+
+
 def test_numbers_of_all_kinds_are_the_same_again_after_a_state_was_put_back() -> None:
     state, draws = TorchRandomState(), list(TORCH.values())[:4]
     before = state.read()

@@ -193,32 +193,54 @@ class _TorchEngine:
     """What a `CPUGeneratorImpl` of torch holds, as one piece of memory.
 
     That is seed, numbers left, index, 624 words, and the normal numbers that are kept for the next
-    draw, one of single and one of double precision.
+    draw, one of single and one of double precision. What lies between these, and in the place of a
+    number that is not kept, is left over from other things and says nothing.
     """
 
-    HEAD: Final = struct.Struct("=Qi?3xI")
-    SIZE_BYTES: Final = 2544
+    HEAD: Final = struct.Struct("=Qi?")
+    WORDS_OFFSET: Final = 20
+    NORMALS_OFFSET: Final = WORDS_OFFSET + _WORDS_BYTES + 4
 
     def __init__(self, address: int) -> None:
-        words = address + self.HEAD.size
+        words = address + self.WORDS_OFFSET
         self._head = _Memory(address, self.HEAD.size)
         self._twister = _Twister(words_address=words, index_address=words - 4)
-        self._normals = _Memory(words + _WORDS_BYTES, self.SIZE_BYTES - self.HEAD.size - _WORDS_BYTES)
+        self._single = _Optional(address + self.NORMALS_OFFSET, ctypes.c_float)
+        self._double = _Optional(address + self.NORMALS_OFFSET + 8, ctypes.c_double)
 
     def read(self) -> object:
         """Return everything, comparable."""
-        return self._head.read(), self._twister.read(), self._normals.read()
+        return self._head.read(), self._twister.read(), self._single.read(), self._double.read()
 
     def write(self, state: Any) -> None:
         """Put back what `read` returned."""
-        head, words, normals = state
+        head, words, single, double = state
         self._head.write(head)
         self._twister.write(words)
-        self._normals.write(normals)
+        self._single.write(single)
+        self._double.write(double)
 
-    def holds(self, head: tuple[int, int, bool, int], words: bytes) -> bool:
-        """Return whether these are the seed, the numbers left, whether it was seeded and the index; and the words."""
-        return self.HEAD.unpack(self._head.read()) == head and self._twister.holds(words, head[-1])
+    def holds(self, head: tuple[int, int, bool], words: bytes, index: int) -> bool:
+        """Return whether these are the seed, the numbers left and whether it was seeded; the words and the index."""
+        return self.HEAD.unpack(self._head.read()) == head and self._twister.holds(words, index)
+
+
+class _Optional:
+    """A C++ `optional` of a number where it lies: the number, then whether there is one."""
+
+    def __init__(self, address: int, kind: type[ctypes.c_float | ctypes.c_double]) -> None:
+        self._number = kind.from_address(address)
+        self._is_there = ctypes.c_bool.from_address(address + ctypes.sizeof(kind))
+
+    def read(self) -> float | None:
+        """Return the number, or None."""
+        return self._number.value if self._is_there.value else None
+
+    def write(self, number: float | None) -> None:
+        """Put back what `read` returned."""
+        self._is_there.value = number is not None
+        if number is not None:
+            self._number.value = number
 
 
 _LEGACY_HEAD: Final = struct.Struct("=QiiQ")
@@ -249,8 +271,8 @@ def _is_engine(generator: torch.Generator, offset: int) -> bool:
     state = _public_bytes(generator)
     seed, left, is_seeded, index = _LEGACY_HEAD.unpack_from(state)
     words = struct.unpack_from(f"={_WORDS}Q", state, _LEGACY_HEAD.size)
-    head = (seed, left, bool(is_seeded), index)
-    return _engine(generator, offset).holds(head, struct.pack(f"={_WORDS}I", *words))
+    head = (seed, left, bool(is_seeded))
+    return _engine(generator, offset).holds(head, struct.pack(f"={_WORDS}I", *words), index)
 
 
 def _is_complete(probe: torch.Generator, engine: _TorchEngine) -> bool:
