@@ -97,12 +97,58 @@ def test_run_that_reached_its_steps_goes_on_exactly_when_it_is_given_more(tmp_pa
         assert parts.events.count(hook) == full.events.count(hook)
 
 
-def test_run_that_reached_its_steps_has_nothing_left_when_it_is_resumed(tmp_path: Path) -> None:
-    train(tiny_spec(), epochs=None, max_steps=4, run_dir=tmp_path)
+def test_run_that_reached_its_steps_comes_to_the_same_when_it_is_resumed_with_them(tmp_path: Path) -> None:
+    expected = train(tiny_spec(), epochs=None, max_steps=4, run_dir=tmp_path)
     plugin = RecordingPlugin()
     result = train(tiny_spec(), plugin, epochs=None, max_steps=4, run_dir=tmp_path, resume=tmp_path)
-    assert plugin.events == ["start_training_session", "load_checkpoint", "end_training_session"]
-    assert (result.status, result.global_step) == ("completed", 4)
+    assert not set(TRAINING) & set(plugin.events)
+    assert (result.status, result.global_step, result.epochs) == ("completed", 4, 2)
+    assert result.history == expected.history
+
+
+def test_checkpoint_of_a_plugin_at_the_end_of_a_cut_epoch_has_the_values_of_its_validation(tmp_path: Path) -> None:
+    def save(hook: str, context: TrainingContext) -> None:
+        if hook == "end_epoch":
+            context.save_checkpoint("own.pth")
+
+    result = train(tiny_spec(), RecordingPlugin(save), epochs=None, max_steps=2, run_dir=tmp_path)
+    state = find_checkpoint(tmp_path / "own.pth").state
+    assert state["validation_loss"] == result.validation_loss
+    assert state["bz"]["batches_done"] == 2
+
+
+def test_checkpoint_that_was_asked_for_is_written_when_the_validation_after_it_is_stopped(tmp_path: Path) -> None:
+    def act(hook: str, context: TrainingContext) -> None:
+        if hook == "end_training_batch" and context.global_step == 2:
+            context.save_checkpoint("own.pth")
+        if hook == "end_validation_batch":
+            context.request_stop("enough", when="batch")
+
+    train(tiny_spec(), RecordingPlugin(act), epochs=1, validation_interval="2 steps", run_dir=tmp_path)
+    assert find_checkpoint(tmp_path / "own.pth").state["bz"]["next_part"] == "validation"
+
+
+class Patient:
+    """A metric that needs two batches."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def update(self, preds: Any, target: Any) -> None:
+        self.batches += 1
+
+    def compute(self) -> float:
+        if self.batches < 2:
+            raise ValueError("too few batches")
+        return float(self.batches)
+
+    def reset(self) -> None:
+        self.batches = 0
+
+
+def test_metric_that_cannot_be_computed_yet_does_not_end_the_run_at_an_inner_validation() -> None:
+    result = train(tiny_spec(metrics={"patient": Patient()}), epochs=1, validation_interval="1 step")
+    assert ["training_patient" in row for row in result.history] == [False, False, False, True]
 
 
 def test_limit_of_training_batches_leaves_the_others_out() -> None:

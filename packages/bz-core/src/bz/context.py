@@ -73,14 +73,14 @@ class TrainingContext:
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Name to learning rate: `lr`, with several parameter groups `group_0` and so on.
+        """Name to learning rate: `lr`, with several parameter groups their `name`, or `group_0` and so on.
 
         With several optimizers the name is that of the optimizer, or `generator_0` and so on.
         """
         optimizer = self._spec.optimizer
         named = optimizer if isinstance(optimizer, Mapping) else {"": optimizer}
         return {
-            _rate_name(name, index, len(one.param_groups)): float(group["lr"])
+            _rate_name(name, group.get("name") or index, len(one.param_groups)): float(group["lr"])
             for name, one in named.items()
             for index, group in enumerate(one.param_groups)
             if "lr" in group
@@ -367,7 +367,8 @@ class TrainingContext:
         return self._collect_usage(self.elapsed_seconds)
 
 
-def _rate_name(optimizer: str, group_index: int, num_groups: int) -> str:
-    if num_groups == 1:
-        return optimizer or "lr"
-    return f"{optimizer or 'group'}_{group_index}"
+def _rate_name(optimizer: str, group: str | int, num_groups: int) -> str:
+    """Return the name of a learning rate: that of the group if it has one, else made from the index of the group."""
+    if isinstance(group, str):
+        return f"{optimizer}_{group}" if optimizer else group
+    return (optimizer or "lr") if num_groups == 1 else f"{optimizer or 'group'}_{group}"

@@ -111,8 +111,8 @@ class Epochs:
         Args:
             position: What `RunState.moment` returned.
         """
-        is_reached = self._has_reached_limit()
-        if position["batches_done"] is None or (is_reached and position["next_part"] == "cut"):
+        if position["batches_done"] is None:
+            self._has_reached_limit()
             return
         self._fire("start_epoch")
         if position["next_part"] == "closing_validation":
@@ -167,7 +167,7 @@ class Epochs:
         progress = self.progress
         if progress.limit is None or progress.batches_done == self.context.training_batches:
             return None
-        return self.state.moment(batches_done=progress.batches_done, next_part="cut")
+        return self.state.moment(batches_done=progress.batches_done)
 
     def _between_batches(self, *, is_validation_due: bool = False) -> bool:
         """Do what is due after a batch; return whether more batches follow."""
@@ -191,6 +191,8 @@ class Epochs:
         self._fire("end_epoch")
         if cut is None:
             self.schedulers.after_epoch(progress, self.row)
+        else:
+            cut = {**cut, "values": self.state.values()}
         is_last = self._has_reached_limit() or self._are_over()
         self.checkpoints.after_epoch(is_last=is_last, moment=cut)
         return True
@@ -198,7 +200,7 @@ class Epochs:
     def _validate_inside_epoch(self) -> bool:
         is_complete = self._validate("validation")
         if is_complete:
-            self.state.history.append(self.row())
+            self.state.history.append(self.row(is_epoch_trained=False))
         return is_complete
 
     def _validate(self, next_part: NextPart | None = None) -> bool:
@@ -210,12 +212,16 @@ class Epochs:
             self._go_on_from = before
         return is_complete
 
-    def row(self) -> dict[str, float]:
-        """Return what was measured so far in this epoch, as a row of the history."""
+    def row(self, *, is_epoch_trained: bool = True) -> dict[str, float]:
+        """Return what was measured so far in this epoch, as a row of the history.
+
+        Metrics of the training are left out before its end: not each of them can be computed from a few batches.
+        """
         progress = self.progress
         row: dict[str, float] = {"epoch": progress.epoch, "global_step": progress.global_step}
         if progress.training_loss.batch_count:
             row["training_loss"] = progress.training_loss.mean
+        if progress.training_loss.batch_count and is_epoch_trained:
             row |= {f"training_{name}": value for name, value in progress.training_metrics.values().items()}
         if progress.validation_loss.batch_count:
             row["validation_loss"] = progress.validation_loss.mean

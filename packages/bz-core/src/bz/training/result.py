@@ -26,8 +26,9 @@ class TrainingResult:
         validation_loss: The same for validation.
         training_metrics: Name to value over the last epoch.
         validation_metrics: The same for validation.
-        history: A row for each epoch: `epoch`, `training_loss`, `validation_loss`, and each metric
-            as `training_NAME` and `validation_NAME`; what was not measured is missing.
+        history: A row for each epoch, and for each validation inside or before one: `epoch`, `global_step`,
+            `training_loss`, `validation_loss`, and each metric as `training_NAME` and `validation_NAME`; what
+            was not measured is missing.
         seconds: Length of the session.
         plugin_usage: What each plugin cost.
         time_usage: Where the time went.

@@ -78,7 +78,8 @@ class CheckpointWriter:
 
     def moment(self, next_part: NextPart) -> Mapping[str, Any] | None:
         """Return the state of this moment inside an epoch, for later, or None if it would not be used."""
-        return self._inside(next_part) if self._rolling is not None else None
+        is_used = self._rolling is not None or self._progress.checkpoint_requests
+        return self._inside(next_part) if is_used else None
 
     def _inside(self, next_part: NextPart = "batch") -> Mapping[str, Any]:
         return self._state.moment(batches_done=self._progress.batches_done, next_part=next_part)
@@ -111,13 +112,18 @@ class CheckpointWriter:
             self._write_rolling(now())
 
     def save_inside_epoch(self, moment: Mapping[str, Any] | None = None) -> None:
-        """Write the checkpoint of a run that ends inside an epoch.
+        """Write what plugins asked for, and the checkpoint of a run that ends inside an epoch.
 
         Args:
             moment: Where the run has to go on from; by default after the last batch.
         """
+
+        def there() -> Mapping[str, Any]:
+            return moment or self._inside()
+
+        self._write_requested(there)
         if self._rolling is not None:
-            self._write_rolling(moment or self._inside())
+            self._write_rolling(there())
 
     def close(self) -> None:
         """Wait for the write that is in flight."""

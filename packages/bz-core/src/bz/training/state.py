@@ -34,11 +34,10 @@ logger = logging.getLogger(__name__)
 FORMAT: Final = 2
 DIFFERENCES_SHOWN: Final = 5
 
-NextPart = Literal["batch", "validation", "closing_validation", "cut"]
+NextPart = Literal["batch", "validation", "closing_validation"]
 """What a run goes on with inside an epoch.
 
-A `batch`; the `validation` that is due before it; the `closing_validation` of the epoch; or a batch
-of an epoch that was `cut` short by a limit and is complete as long as that limit holds.
+A `batch`; the `validation` that is due before it; or the `closing_validation` of the epoch.
 """
 
 
@@ -118,12 +117,7 @@ class RunState:
         progress = self.progress
         is_inside = batches_done is not None
         return {
-            "values": {
-                "epoch": progress.epoch,
-                "validation_loss": progress.validation_loss.mean,
-                "training_metrics": progress.training_metrics.values(),
-                "validation_metrics": progress.validation_metrics.values(),
-            },
+            "values": self.values(),
             "global_step": progress.global_step,
             "batches_done": batches_done,
             "next_part": next_part,
@@ -139,6 +133,16 @@ class RunState:
             "metrics": {phase: metrics.state_dict() for phase, metrics in self.metrics.items()},
             "history": copy.deepcopy(self.history),
             "plugins": self._plugin_states(),
+        }
+
+    def values(self) -> dict[str, Any]:
+        """Return what a checkpoint tells people: the epoch and what was measured in it so far."""
+        progress = self.progress
+        return {
+            "epoch": progress.epoch,
+            "validation_loss": progress.validation_loss.mean,
+            "training_metrics": progress.training_metrics.values(),
+            "validation_metrics": progress.validation_metrics.values(),
         }
 
     def _plugin_states(self) -> dict[str, Any]:
