@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 HEAVY = ("torch", "pydantic", "rich", "numpy", "tomlkit", "asyncio")
 OF_TRAININGS = ("torch", "numpy", "torchmetrics", "matplotlib", "tensorboard", "scipy", "sklearn", "pandas", "pyarrow")
-LATE = ("torchmetrics", "matplotlib", "scipy", "sklearn", "pandas", "pyarrow", "safetensors", "rich.live")
+LATE = (
+    *("torchmetrics", "matplotlib", "tensorboard", "tensorflow", "torch.utils.tensorboard", "google.protobuf", "absl"),
+    *("scipy", "sklearn", "pandas", "pyarrow", "fsspec", "safetensors", "rich.live"),
+)
+"""What nobody needs before the first batch, though a plugin does later."""
 
 SCRIPT = """
 import os
@@ -94,7 +99,9 @@ def test_command_does_not_import_torch_or_a_plugin(arguments: list[str]) -> None
     assert not imported(*arguments) & {"torch", "bz_plugin_console"}
 
 
-@pytest.mark.parametrize("arguments", [["config", "check"], ["config", "show"], ["runs", "list"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["config", "check"], ["config", "show"], ["config", "schema"], ["runs", "list"]], ids=" ".join
+)
 def test_command_about_settings_or_runs_imports_nothing_of_trainings(arguments: list[str]) -> None:
     Path("bz.json").write_text('{"metrics": {"accuracy": {"task": "binary"}}, "plugins": {"visualization": {}}}')
     assert not imported(*arguments) & {*OF_TRAININGS}
@@ -116,6 +123,15 @@ def test_train_imports_nothing_before_the_first_batch_that_is_needed_later() -> 
     modules = modules_at_first_batch("{}")
     assert {"torch", "bz_plugin_tensorboard", "bz_plugin_visualization"} <= modules
     assert not modules & {*LATE}
+
+
+def test_train_collects_garbage_as_usual_once_all_is_imported() -> None:
+    thresholds = "import gc, os\nprint(*gc.get_threshold(), file=open('thresholds.txt', 'a'), flush=True)\n"
+    Path("train.py").write_text(thresholds + SCRIPT.replace("print(", f"exec({thresholds!r})\n        print("))
+    subprocess.run([sys.executable, "-m", "bz", "train"], capture_output=True, check=True)
+    while_loading, in_training = Path("thresholds.txt").read_text().splitlines()
+    assert while_loading.startswith("50000 ")
+    assert in_training == " ".join(map(str, gc.get_threshold()))
 
 
 def test_train_imports_torchmetrics_when_the_settings_name_a_metric() -> None:

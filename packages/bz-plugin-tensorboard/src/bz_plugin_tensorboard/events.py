@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bz_plugin_tensorboard.records import record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 PREFIX: Final = "events.out.tfevents."
@@ -35,34 +35,44 @@ class EventFile:
     Args:
         folder: Where it is made, created if need be; it is sorted behind the event files that are there.
         first_step: Step of the first events to come; a running server drops those it has from there on.
+        add_beginning: Adds the events that stand first. It is called when others follow or the file is flushed, since
+            TensorBoard is imported for the first event, and training has not to wait for that.
 
     Raises:
         OSError: If it cannot be made.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        self._event: Any = Event
-        self._summary: Any = Summary
+    def __init__(self, folder: Path, first_step: int, add_beginning: Callable[[EventFile], None] | None = None) -> None:
+        self._first_step = first_step
+        self._add_beginning = add_beginning
+        self._event: Any = None
+        self._summary: Any = None
         self._points: dict[str, Any] = {}
         self._unwritten = bytearray()
         self._size = 0
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / _next_name(folder)
         self._file = self.path.open("xb", buffering=0)
-        try:
-            self.add(0, file_version=FILE_VERSION)
-            self.add(first_step, session_log=SessionLog(status=SessionLog.START))
-            self.flush()
-        except OSError:
-            self._file.close()
-            self.path.unlink(missing_ok=True)
-            raise
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there are events in it."""
+        return self._event is not None
+
+    def _begin(self) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._event, self._summary = Event, Summary
+        self.add(0, file_version=FILE_VERSION)
+        self.add(self._first_step, session_log=SessionLog(status=SessionLog.START))
+        if self._add_beginning is not None:
+            self._add_beginning(self)
 
     def add(self, step: int, wall_time: float | None = None, **content: Any) -> None:
         """Keep an event for the next `flush`; `content` is its one other field, such as `summary`."""
+        if self._event is None:
+            self._begin()
         event = self._event(step=step, wall_time=time.time() if wall_time is None else wall_time, **content)
         self._unwritten += record(event.SerializeToString())
 
@@ -70,6 +80,8 @@ class EventFile:
         """Keep a point of a curve for the next `flush`; one event for each curve is filled anew each time."""
         event = self._points.get(tag)
         if event is None:
+            if self._event is None:
+                self._begin()
             summary = self._summary(value=[self._summary.Value(tag=tag)])
             event = self._points[tag] = self._event(summary=summary)
         event.step = step
@@ -83,6 +95,8 @@ class EventFile:
         Raises:
             OSError: If the disk refuses; the file then ends with its last whole record.
         """
+        if self._event is None:
+            self._begin()
         data, written = bytes(self._unwritten), 0
         try:
             while written < len(data):

@@ -122,15 +122,12 @@ class TensorBoardPlugin(Plugin):
         return context.output_path(f"runs/{self._state['run']}")
 
     def _open(self, context: TrainingContext, folder: Path, first_step: int) -> None:
-        """Begin an event file with what is known before the first step."""
+        """Make an event file that begins with what is known before the first step."""
         self._state["subfolder"] = folder.relative_to(self._base_folder(context)).as_posix()
-        self._file = EventFile(folder, first_step)
+        step = context.global_step
+        self._file = EventFile(folder, first_step, lambda file: _add_beginning(file, context, step))
         self._shows_norm = context.settings.get("training", {}).get("clip_grad_norm") is not None
         drawing.running[context] = self
-        self.add_summary(hparams.session_start(context.hyperparameters, context.started_at.timestamp()), context)
-        if context.settings:
-            self.add_summary(_settings_text(context.settings), context)
-        self._file.flush()
 
     def end_training_batch(self, context: TrainingContext) -> None:
         """Keep the loss on its device; read and write the kept ones every `log_every` steps."""
@@ -140,6 +137,8 @@ class TensorBoardPlugin(Plugin):
             self._end_step(context)
             if context.global_step % self._log_every == 0:
                 self._write_due(context)
+            elif not self._file.has_begun:
+                self._file.flush()
         if self._shows_graph and not self._has_graph:
             self._write_graph(context)
 
@@ -309,6 +308,13 @@ def _unused(folder: Path) -> Path:
     free = next(path for path in numbered if not own_sizes(path))
     logger.warning("%s holds the events of another run; this one's are in %s", folder, free)
     return free
+
+
+def _add_beginning(file: EventFile, context: TrainingContext, step: int) -> None:
+    """Add with what the run was made."""
+    file.add(step, summary=hparams.session_start(context.hyperparameters, context.started_at.timestamp()))
+    if context.settings:
+        file.add(step, summary=_settings_text(context.settings))
 
 
 def _learning_rates(rates: Mapping[str, float]) -> Iterator[tuple[str, float]]:

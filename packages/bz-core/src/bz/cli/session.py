@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bz.cli import STARTED, output
 from bz.cli.closing import Outcome, close, close_failed, finish, report_script
+from bz.cli.collector import rare_collections
 from bz.cli.differences import differences
 from bz.cli.finding import resume_command
 from bz.cli.inheritance import options_of
@@ -87,16 +88,17 @@ def train(request: TrainRequest) -> Outcome:
 
 def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: ExitStack) -> Outcome:
     """Train with what is held until the run is over."""
-    from bz.training.trainer import Trainer
+    with rare_collections():
+        from bz.training.trainer import Trainer
 
-    path, settings = load_settings(request)
-    done = resumed.what_is_done(settings.training) if resumed is not None else None
-    if resumed is not None and done is not None:
-        return _say_nothing_is_left(resumed, done)
-    try:
-        plan = prepare(request, path, settings, resumed)
-    except ScriptError as error:
-        return report_script(error, request.script_path)
+        path, settings = load_settings(request)
+        done = resumed.what_is_done(settings.training) if resumed is not None else None
+        if resumed is not None and done is not None:
+            return _say_nothing_is_left(resumed, done)
+        try:
+            plan = prepare(request, path, settings, resumed)
+        except ScriptError as error:
+            return report_script(error, request.script_path)
     folder, about_run = _open_folder(request, plan, resumed, held)
     log.write_to(folder.log_path)
     for sentence in (plan.about_plugins, *about_run):
