@@ -309,8 +309,7 @@ class ConsoleOutPlugin(Plugin):
         display.show_line(sentence.removeprefix(context.status), lead=context.status, style=style)
         if self._best:
             display.show_line(best_sentence(self._best))
-        if shares := context.time_usage().shares():
-            display.show_line(time_sentence(shares))
+        display.show_line(time_sentence(context.time_usage()))
         if usage := context.plugin_usage():
             display.show_line("")
             display.show_usage(usage)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from bz_plugin_console.wording import duration, number, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bz.context import TrainingContext
+    from bz.progress import TimeUsage
     from bz_plugin_console.summary import Best
 
 
@@ -53,6 +52,7 @@ def best_sentence(best: Best) -> str:
     return f"best epoch {best.epoch}{step}: {best.name} {number(best.value)}"
 
 
-def time_sentence(shares: Sequence[tuple[str, float]]) -> str:
-    """Return where the time of the session went, as in `time: forward 41 %, backward 38 %, start-up 12 %`."""
-    return "time: " + ", ".join(f"{part} {100 * share:.0f} %" for part, share in shares)
+def time_sentence(usage: TimeUsage) -> str:
+    """Return where the time of the session went, as in `time: 8.1 s, of it forward 41 %, backward 38 %`."""
+    shares = ", ".join(f"{part} {100 * share:.0f} %" for part, share in usage.shares())
+    return f"time: {duration(usage.total)}, of it {shares}"
