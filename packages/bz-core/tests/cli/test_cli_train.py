@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -86,7 +86,7 @@ def files_here() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*"))
 
 
-def run_json(name: str = "r") -> dict[str, object]:
+def run_json(name: str = "r") -> dict[str, Any]:
     record = json.loads(Path("runs", name, "run.json").read_text())
     assert isinstance(record, dict)
     return record
