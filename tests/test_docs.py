@@ -205,7 +205,9 @@ def test_python_of_documents_runs(
     for block in blocks(document, "python"):
         if not block.file:
             exec(compile(block.text, document.name, "exec"), names)
-            own = {name: names.pop(name) for name in ("training_step", "manual_optimization") if name in names}
+            own: dict[str, Any] = {
+                name: names.pop(name) for name in ("training_step", "manual_optimization") if name in names
+            }
             steps += [own] if own else []
     kinds = [value for value in names.values() if isinstance(value, type) and value.__module__ == "document"]
     plugins = [kind() for kind in kinds if issubclass(kind, Plugin)]
