@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from bz.cli.collector import rare_collections
 from bz.cli.finding import NEWEST, as_written, find_run, run_of
 from bz.cli.resuming import record_of
 from bz.errors import CheckpointError, ConfigError
@@ -116,6 +117,7 @@ class OpenedRun:
         return f"{name}{about['checkpoint']}, epoch {about['epoch']}, step {about['global_step']}, {kind}."
 
 
+@rare_collections()
 def open_run(request: EvaluationRequest) -> OpenedRun:
     """Return the checkpoint that is meant.
 

@@ -16,6 +16,7 @@ import typer
 
 from bz.cli import output
 from bz.cli.closing import SIGNALLED, report_script
+from bz.cli.collector import rare_collections
 from bz.cli.evaluation import EvaluationRequest, OpenedRun
 from bz.cli.faults import FAILED
 from bz.cli.inheritance import inherit
@@ -52,6 +53,7 @@ class Project:
     plugins: "PluginManager"
 
 
+@rare_collections()
 def build_project(request: EvaluationRequest, opened: OpenedRun) -> Project:
     """Run the script with the settings of the run.
 

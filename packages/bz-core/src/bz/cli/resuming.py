@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bz.cli.collector import rare_collections
 from bz.cli.finding import UNFINISHED, as_written, find_run, fresh_command, run_of
 from bz.cli.inheritance import inherit
 from bz.cli.preparation import TrainRequest
@@ -103,6 +104,7 @@ def _position(state: Mapping[str, Any]) -> str:
     return f"from epoch {epoch}, batch {batches + 1} (step {step})"
 
 
+@rare_collections()
 def take_up(request: TrainRequest) -> Resumed:
     """Return the run that `--resume` means, locked.
 

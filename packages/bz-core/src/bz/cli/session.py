@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from bz.plugins.manager import PluginManager
     from bz.runs import RunFolder
     from bz.spec import TrainingSpec
-    from bz.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -88,17 +87,14 @@ def train(request: TrainRequest) -> Outcome:
 
 def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: ExitStack) -> Outcome:
     """Train with what is held until the run is over."""
-    with rare_collections():
-        from bz.training.trainer import Trainer
-
-        path, settings = load_settings(request)
-        done = resumed.what_is_done(settings.training) if resumed is not None else None
-        if resumed is not None and done is not None:
-            return _say_nothing_is_left(resumed, done)
-        try:
-            plan = prepare(request, path, settings, resumed)
-        except ScriptError as error:
-            return report_script(error, request.script_path)
+    path, settings = load_settings(request)
+    done = resumed.what_is_done(settings.training) if resumed is not None else None
+    if resumed is not None and done is not None:
+        return _say_nothing_is_left(resumed, done)
+    try:
+        plan = prepare(request, path, settings, resumed)
+    except ScriptError as error:
+        return report_script(error, request.script_path)
     folder, about_run = _open_folder(request, plan, resumed, held)
     log.write_to(folder.log_path)
     for sentence in (plan.about_plugins, *about_run):
@@ -107,7 +103,7 @@ def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: Ex
     logger.info("training %s with seed %d", request.script_path, plan.seed)
     for notice in plan.notices:
         logger.warning("%s", notice)
-    return _run(Trainer(plan.manager), plan, folder, request.script_path, resumed)
+    return _run(plan, folder, request.script_path, resumed)
 
 
 def _say_nothing_is_left(resumed: Resumed, done: str) -> Outcome:
@@ -116,6 +112,7 @@ def _say_nothing_is_left(resumed: Resumed, done: str) -> Outcome:
     return Outcome(exit_code=0, record={**resumed.record, "run_dir": str(resumed.folder.path)})
 
 
+@rare_collections()
 def prepare(
     request: TrainRequest,
     path: Path | None,
@@ -212,7 +209,10 @@ def _folder_with(
     return folder
 
 
-def _run(trainer: "Trainer", plan: Plan, folder: "RunFolder", script: Path, resumed: Resumed | None) -> Outcome:
+def _run(plan: Plan, folder: "RunFolder", script: Path, resumed: Resumed | None) -> Outcome:
+    from bz.training.trainer import Trainer
+
+    trainer = Trainer(plan.manager)
     # With the seed that was drawn, so that a checkpoint alone knows how the script was built.
     record = {**plan.record, "training": {**plan.record["training"], "seed": plan.seed}}
     found = resumed.found if resumed is not None else None
