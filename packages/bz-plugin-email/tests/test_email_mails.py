@@ -126,7 +126,8 @@ def test_picture_can_be_drawn_of_any_losses(values: list[float]) -> None:
     assert (picture is None) is all(value != value for value in values)  # noqa: PLR0124 - NaN
 
 
-def test_composing_draws_no_random_numbers_and_opens_no_pyplot() -> None:
+def test_composing_draws_no_random_numbers_and_opens_no_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)  # other tests may have imported it
     before = random.getstate()
     mail_about("digits", draw_losses(LOSSES))
     assert random.getstate() == before
