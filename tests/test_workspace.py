@@ -82,8 +82,34 @@ def test_package_dependencies_have_a_lower_bound_below_the_tested_version(packag
         assert versions[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_core_does_not_depend_on_numpy() -> None:
-    assert "numpy" not in {requirement.name for requirement in requirements("bz-core")}
+def brought(requirements: list[Requirement]) -> set[str]:
+    """Return the distributions, installed here, that these need and those in turn; those of extras not among them."""
+    found: set[str] = set()
+    waiting = list(requirements)
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            found.add(name)
+            waiting += map(Requirement, importlib.metadata.distribution(name).requires or [])
+    return found
+
+
+def size_bytes(distribution: str) -> int:
+    """Return the size of the installed files, compiled bytecode left out."""
+    files = importlib.metadata.distribution(distribution).files or []
+    paths = (Path(str(file.locate())) for file in files if file.suffix != ".pyc")
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def test_core_brings_little_beyond_torch_and_no_numpy() -> None:
+    needed = [Requirement(text) for text in project("bz-core")["dependencies"]]
+    packages = brought(needed) - brought([Requirement("torch")]) | {"bz-core"}
+    own_size = sum(path.stat().st_size for path in (ROOT / "packages/bz-core/src").rglob("*.py"))
+    size = own_size + sum(map(size_bytes, packages - {"bz-core"}))
+    assert len(packages) <= 16, sorted(packages)
+    assert size <= 20e6
+    assert "numpy" not in {requirement.name for requirement in requirements("bz-core")} | brought(needed)
 
 
 @pytest.mark.parametrize("package", PLUGINS)

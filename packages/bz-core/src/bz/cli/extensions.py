@@ -36,8 +36,9 @@ class PluginCommand:
         Raises:
             PluginError: It cannot be imported, or is no typer app.
         """
+        from importlib.metadata import EntryPoint
+
         import typer
-        from importlib_metadata import EntryPoint
 
         from bz.errors import describe_error
         from bz.plugins.guard import isolated
@@ -59,7 +60,7 @@ class PluginCommand:
 
 def discover_commands() -> Mapping[str, Sequence[PluginCommand]]:
     """Return the commands of installed packages by name; two under one name are in conflict, and neither can run."""
-    from importlib_metadata import entry_points
+    from importlib.metadata import entry_points
 
     found: defaultdict[str, list[PluginCommand]] = defaultdict(list)
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):

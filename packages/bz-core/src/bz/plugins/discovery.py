@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import TYPE_CHECKING, Final, NamedTuple
-
-import importlib_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,22 +68,21 @@ class DiscoveredPlugin:
 
     def load(self) -> object:
         """Import the target and return it; raises whatever its import raises."""
-        return importlib_metadata.EntryPoint(self.name, self.target, ENTRY_POINT_GROUP).load()
+        return EntryPoint(self.name, self.target, ENTRY_POINT_GROUP).load()
 
 
 def discover_plugins() -> tuple[DiscoveredPlugin, ...]:
     """Return every installed plugin, by name and package; two of one name are both there."""
-    entry_points = importlib_metadata.entry_points(group=ENTRY_POINT_GROUP)
-    found = (_describe(entry_point) for entry_point in entry_points)
+    found = (_describe(entry_point) for entry_point in entry_points(group=ENTRY_POINT_GROUP))
     return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.package)))
 
 
-def _describe(entry_point: importlib_metadata.EntryPoint) -> DiscoveredPlugin:
+def _describe(entry_point: EntryPoint) -> DiscoveredPlugin:
     distribution = entry_point.dist
     if distribution is None:
         return DiscoveredPlugin(entry_point.name, "unknown", "unknown", entry_point.value)
     metadata = distribution.metadata  # parsed anew at each access
-    keywords = set(re.split(r"[,\s]+", metadata.get("Keywords") or ""))
+    keywords = set(re.split(r"[,\s]+", " ".join(metadata.get_all("Keywords") or ())))
     return DiscoveredPlugin(
         name=entry_point.name,
         package=metadata["Name"],
@@ -105,7 +103,7 @@ def _core_requirement(requirements: Iterable[str]) -> str:
 
 def core_version() -> str:
     """Return the installed version of bz-core."""
-    return importlib_metadata.version(CORE_PACKAGE)
+    return version(CORE_PACKAGE)
 
 
 def canonical_name(written: str) -> str:
