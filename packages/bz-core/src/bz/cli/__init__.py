@@ -3,9 +3,3 @@
 Reading order: `app` names the commands, `group` finds those of plugins, `output` is the only place that prints,
 `faults` turns an exception into sentences and an exit code; each further module is one command with its subcommands.
 """
-
-import time
-from typing import Final
-
-STARTED: Final = time.perf_counter()
-"""When the program began, as nearly as it can be told from inside."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bz.cli import STARTED, output
+from bz.cli import output
 from bz.cli.closing import Outcome, close, close_failed, finish, report_script
 from bz.cli.collector import rare_collections
 from bz.cli.differences import differences
@@ -76,16 +76,16 @@ def train(request: TrainRequest) -> Outcome:
     Raises:
         BzError: Something was found to be wrong, before anything was written.
     """
-    log = RunLog()
+    log, began = RunLog(), time.perf_counter()
     with log.recording(), ExitStack() as held:
         resumed = take_up(request) if request.resume is not None else None
         if resumed is None:
-            return _train(request, None, log, held)
+            return _train(request, None, log, held, began)
         held.enter_context(resumed.held)
-        return _train(resumed.request, resumed, log, held)
+        return _train(resumed.request, resumed, log, held, began)
 
 
-def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: ExitStack) -> Outcome:
+def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: ExitStack, began: float) -> Outcome:
     """Train with what is held until the run is over."""
     path, settings = load_settings(request)
     done = resumed.what_is_done(settings.training) if resumed is not None else None
@@ -103,7 +103,7 @@ def _train(request: TrainRequest, resumed: Resumed | None, log: RunLog, held: Ex
     logger.info("training %s with seed %d", request.script_path, plan.seed)
     for notice in plan.notices:
         logger.warning("%s", notice)
-    return _run(plan, folder, request.script_path, resumed)
+    return _run(plan, folder, request.script_path, resumed, began)
 
 
 def _say_nothing_is_left(resumed: Resumed, done: str) -> Outcome:
@@ -209,7 +209,7 @@ def _folder_with(
     return folder
 
 
-def _run(plan: Plan, folder: "RunFolder", script: Path, resumed: Resumed | None) -> Outcome:
+def _run(plan: Plan, folder: "RunFolder", script: Path, resumed: Resumed | None, began: float) -> Outcome:
     from bz.training.trainer import Trainer
 
     trainer = Trainer(plan.manager)
@@ -224,7 +224,7 @@ def _run(plan: Plan, folder: "RunFolder", script: Path, resumed: Resumed | None)
             record=record,
             redact=output.redacted,
             provenance=_provenance(folder),
-            startup_seconds=time.perf_counter() - STARTED,
+            startup_seconds=time.perf_counter() - began,
             resume=found,
         )
     except KeyboardInterrupt:
