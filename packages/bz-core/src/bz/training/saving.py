@@ -151,8 +151,7 @@ class CheckpointWriter:
         """
         if self._refuses_nonfinite:
             refuse_nonfinite(self._progress)
-        if self._background is not None:
-            self._collect(wait=True)
+        self._collect(wait=True)
         try:
             with self._clock.measuring("checkpoints"):
                 state = self._state.collect(moment, request.extra)
@@ -167,8 +166,10 @@ class CheckpointWriter:
 
     def _collect(self, *, wait: bool) -> None:
         """Finish, on the training thread, what the background wrote."""
+        if self._background is None:
+            return
         with self._clock.measuring("checkpoints"):
-            written = self._background.collect(wait=wait) if self._background is not None else None
+            written = self._background.collect(wait=wait)
         if written is None:
             return
         if written.error is not None:
