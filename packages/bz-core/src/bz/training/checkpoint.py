@@ -21,6 +21,7 @@ import torch
 
 from bz.durable import make_folder, remove_leftovers, replacing
 from bz.errors import CheckpointError
+from bz.training.disk import disk_error
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
             torch.save(state, file)
             _append_digest(file)
     except (OSError, RuntimeError) as error:
-        cause = _disk_error(error)
+        cause = disk_error(error)
         if cause is None:
             raise
         raise CheckpointError(f"Cannot write the checkpoint {path}: {cause.strerror or cause}.", path=path) from cause
@@ -69,15 +70,6 @@ def _odd_parts(value: Any, place: str) -> Iterator[str]:
             yield from _odd_parts(item, f"{place}/{index}")
     else:
         yield f"{place}, a {type(value).__module__}.{type(value).__qualname__},"
-
-
-def _disk_error(error: BaseException) -> OSError | None:
-    """Return the disk's own error: torch raises a RuntimeError while it handles one."""
-    while not isinstance(error, OSError):
-        if error.__context__ is None:
-            return None
-        error = error.__context__
-    return error
 
 
 def _append_digest(file: BufferedRandom) -> None:

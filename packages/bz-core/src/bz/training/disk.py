@@ -19,9 +19,16 @@ def reported_disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__context__
+        cause = disk_error(error)
         if cause is None:
             raise
         raise BzError(f"{path} cannot be written: {cause.strerror or cause}.") from cause
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """Return the disk's own error, if that is what happened: torch raises a RuntimeError while it handles one."""
+    while not isinstance(error, OSError):
+        if error.__context__ is None:
+            return None
+        error = error.__context__
+    return error
