@@ -81,10 +81,32 @@ class _Steps:
         return was_stepped
 
 
-class PlainOptimization:
-    """One optimizer step for each batch, nothing else: the loop that everybody writes."""
+class _WithoutWindow:
+    """Keeps nothing from batch to batch."""
 
     is_window_open = False
+
+    def skip(self, _index: int) -> bool:
+        """Leave this batch out."""
+        return False
+
+    def flush(self) -> bool:
+        """Make no step: none is left when the batches have ended."""
+        return False
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return None: no gradients wait for more batches."""
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """Take nothing over."""
+
+    def close(self) -> None:
+        """Leave the optimizers as they were found."""
+
+
+class PlainOptimization(_WithoutWindow):
+    """One optimizer step for each batch, nothing else: the loop that everybody writes."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
@@ -97,24 +119,6 @@ class PlainOptimization:
         self._optimizer.step()
         lap("optimizer")
         return True
-
-    def skip(self, _index: int) -> bool:
-        """Leave this batch out."""
-        return False
-
-    def flush(self) -> bool:
-        """Make the step that is still to be made when the batches have ended."""
-        return False
-
-    def state_dict(self) -> dict[str, Any] | None:
-        """Return the gradients that wait for more batches, or None."""
-        return None
-
-    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Go on from there."""
-
-    def close(self) -> None:
-        """Leave the optimizer as it was found."""
 
 
 class WindowedOptimization:
@@ -224,10 +228,8 @@ class WindowedOptimization:
         self._steps.close()
 
 
-class ManualOptimization:
+class ManualOptimization(_WithoutWindow):
     """The user's step computes gradients and steps its optimizers itself; a batch counts as one step."""
-
-    is_window_open = False
 
     def __init__(
         self, spec: TrainingSpec, settings: TrainingSettings, progress: Progress, precision: Precision
@@ -256,21 +258,6 @@ class ManualOptimization:
         """Count what the step has done."""
         self._steps.finish()
         return True
-
-    def skip(self, _index: int) -> bool:
-        """Leave this batch out."""
-        return False
-
-    def flush(self) -> bool:
-        """Make no step of its own."""
-        return False
-
-    def state_dict(self) -> dict[str, Any] | None:
-        """Return None: nothing is kept from batch to batch."""
-        return None
-
-    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
-        """Take nothing over."""
 
     def close(self) -> None:
         """Leave the optimizers as they were found."""
