@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from bz.config import describe_faults
+from bz.config import check_arguments, describe_faults
+from bz.errors import ConfigError
 
 
 class Colour(enum.Enum):
@@ -96,3 +97,18 @@ def sentences(settings: Any) -> list[str]:
 )  # fmt: skip
 def test_fault_of_a_model_is_one_sentence(settings: Any, sentence: str) -> None:
     assert sentences(settings) == [sentence]
+
+
+def test_arguments_that_are_accepted_are_settings() -> None:
+    assert check_arguments(Inner, "connect", host="a", port=1) == Inner(host="a", port=1)
+
+
+def test_arguments_that_are_not_accepted_are_faults_of_what_was_called() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_arguments(Inner, "connect", port="x", prot=1)
+    assert sorted(caught.value.faults) == [
+        "connect: `host` is required.",
+        'connect: `port` must be a whole number, got "x".',
+        "connect: unknown key `prot`; accepted: host, port. Did you mean 'port'?",
+    ]
+    assert isinstance(caught.value.__cause__, ValidationError)

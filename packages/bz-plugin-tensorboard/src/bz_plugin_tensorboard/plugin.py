@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from bz.config.faults import describe_faults
-from bz.errors import ConfigError
+from bz.config import check_arguments
 from bz.intervals import Interval, Schedule
 from bz.plugins import Plugin, hookimpl
 from bz_plugin_tensorboard import drawing, hparams
@@ -70,7 +69,9 @@ class TensorBoardPlugin(Plugin):
         histograms_every: Interval | str | int | None = None,
         graph: bool = False,  # noqa: FBT001, FBT002 - a name of the settings
     ) -> None:
-        settings = _check_settings(
+        settings = check_arguments(
+            TensorBoardConfig,
+            "TensorBoardPlugin",
             log_dir=str(log_dir) if isinstance(log_dir, Path) else log_dir,
             log_every=log_every,
             histograms_every=histograms_every,
@@ -290,14 +291,6 @@ class TensorBoardPlugin(Plugin):
     def _write_pending(self, file: EventFile) -> None:
         for tag, step, wall_time, value in self._pending.take():
             file.add_point(tag, step, value, wall_time)
-
-
-def _check_settings(**values: Any) -> TensorBoardConfig:
-    try:
-        return TensorBoardConfig.model_validate(values)
-    except ValidationError as error:
-        faults = describe_faults(error, TensorBoardConfig, values)
-        raise ConfigError.join(ConfigError(f"TensorBoardPlugin: {fault.text}") for fault in faults) from error
 
 
 def _unused(folder: Path) -> Path:

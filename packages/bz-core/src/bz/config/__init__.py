@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bz.config.editing import set_plugin_enabled
-    from bz.config.faults import describe_faults
+    from bz.config.faults import check_arguments, describe_faults
     from bz.config.files import find_settings_file, read_settings_file
     from bz.config.loading import load_config
     from bz.config.models import Config, PluginSettings, TrainingSettings
@@ -22,6 +22,7 @@ __all__ = [
     "Config",
     "PluginSettings",
     "TrainingSettings",
+    "check_arguments",
     "describe_faults",
     "find_settings_file",
     "load_config",
@@ -35,6 +36,7 @@ _MODULES = {
     "Config": "models",
     "PluginSettings": "models",
     "TrainingSettings": "models",
+    "check_arguments": "faults",
     "describe_faults": "faults",
     "find_settings_file": "files",
     "load_config": "loading",

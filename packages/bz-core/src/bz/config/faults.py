@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 
 from bz.config.redaction import is_secret_key
 from bz.config.wording import Fault, key_path, show_value
-from bz.errors import suggestion
+from bz.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Keys = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
 
 _OBJECT = 'must be an object, as in {{"name": "value"}}'
 _REQUIREMENTS = MappingProxyType(
@@ -57,6 +58,26 @@ _OWN_WORDS = frozenset({"assertion_error", "value_error"})  # raised by a valida
 _MAX_TEXT_LENGTH = 200
 _MANY = 12
 """So many accepted keys are no help beside the close match."""
+
+
+def check_arguments(model: type[Model], culprit: str, /, **arguments: Any) -> Model:
+    """Return the settings that the arguments of a call are.
+
+    Not for secrets: the `__cause__` of the error is pydantic's own, which shows the values.
+
+    Args:
+        model: What is accepted.
+        culprit: What was called, such as `Trainer.train`; each sentence begins with it.
+        arguments: What it was called with.
+
+    Raises:
+        ConfigError: With one sentence for each argument that is not accepted.
+    """
+    try:
+        return model.model_validate(arguments)
+    except ValidationError as error:
+        faults = describe_faults(error, model, arguments)
+        raise ConfigError.join(ConfigError(f"{culprit}: {fault.text}") for fault in faults) from error
 
 
 def describe_faults(

@@ -19,9 +19,7 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Unpack
 
-from pydantic import ValidationError
-
-from bz.config.faults import describe_faults
+from bz.config.faults import check_arguments
 from bz.config.models import TrainingOptions, TrainingSettings
 from bz.errors import ConfigError
 from bz.plugins.manager import PluginManager
@@ -119,7 +117,7 @@ class Trainer:
             raise ConfigError("`checkpoint_interval` needs a `run_dir` to write to.", option="checkpoint_interval")
         settings["device"] = str(settings.get("device", "auto"))
         settings.setdefault("checkpoint_interval", int(run_dir is not None))
-        checked = _check_settings(settings)
+        checked = check_arguments(TrainingSettings, "Trainer.train", **settings)
         if checked.seed is not None:
             seed_everything(checked.seed)
         spec = TrainingSpec(
@@ -183,14 +181,6 @@ class Trainer:
             return session.run(Path(resume) if isinstance(resume, str) else resume)
         finally:
             self.result = session.result
-
-
-def _check_settings(values: Mapping[str, Any]) -> TrainingSettings:
-    try:
-        return TrainingSettings.model_validate(values)
-    except ValidationError as error:
-        faults = describe_faults(error, TrainingSettings, values)
-        raise ConfigError.join(ConfigError(f"Trainer.train: {fault.text}") for fault in faults) from error
 
 
 def _pass_signal_on(result: TrainingResult) -> None:
