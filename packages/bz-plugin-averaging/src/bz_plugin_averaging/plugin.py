@@ -6,11 +6,10 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from bz.config import describe_faults
+from bz.config import check_arguments
 from bz.durable import make_folder, replacing
-from bz.errors import ConfigError
 from bz.intervals import Interval
 from bz.plugins import Plugin
 from bz_plugin_averaging.average import WeightAverage
@@ -86,7 +85,9 @@ class AveragingPlugin(Plugin):
         buffers: bool = False,
         output: str | os.PathLike[str] | None = "averaged.pth",
     ) -> None:
-        self._settings = _check_settings(
+        self._settings = check_arguments(
+            AveragingConfig,
+            "AveragingPlugin",
             method=method,
             decay=decay,
             start=start,
@@ -203,11 +204,3 @@ def _on_cpu(value: Any) -> Any:
     import torch
 
     return value.detach().cpu() if isinstance(value, torch.Tensor) else value
-
-
-def _check_settings(**values: Any) -> AveragingConfig:
-    try:
-        return AveragingConfig.model_validate(values)
-    except ValidationError as error:
-        faults = describe_faults(error, AveragingConfig, values)
-        raise ConfigError.join(ConfigError(f"AveragingPlugin: {fault.text}") for fault in faults) from error

@@ -7,17 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from bz.config import describe_faults
+from bz.config import check_arguments
 from bz.errors import ConfigError
 from bz.intervals import Interval
 from bz.plugins import Plugin
@@ -135,7 +127,9 @@ class SmartCheckpointPlugin(Plugin):
         keep_last: int = 0,
         milestones: Interval | str | int | None = None,
     ) -> None:
-        self._settings = settings = _check_settings(
+        self._settings = settings = check_arguments(
+            SmartCheckpointConfig,
+            "SmartCheckpointPlugin",
             save_dir=os.fspath(save_dir),
             max_checkpoints=max_checkpoints,
             save_best_only=save_best_only,
@@ -319,11 +313,3 @@ def _inside(
     """Return the checkpoint of this step."""
     name = file_name(context.epoch, step=context.global_step, loss=0.0)
     return Checkpoint(name, context.epoch, context.global_step, value, is_regular, is_milestone)
-
-
-def _check_settings(**values: Any) -> SmartCheckpointConfig:
-    try:
-        return SmartCheckpointConfig.model_validate(values)
-    except ValidationError as error:
-        faults = describe_faults(error, SmartCheckpointConfig, values)
-        raise ConfigError.join(ConfigError(f"SmartCheckpointPlugin: {fault.text}") for fault in faults) from error

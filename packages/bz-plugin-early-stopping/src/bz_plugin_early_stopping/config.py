@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from bz.config import describe_faults
-from bz.errors import ConfigError
 from bz_plugin_early_stopping.monitor import VALIDATION_LOSS, has_phase, in_our_words, is_higher_better
 from bz_plugin_early_stopping.watch import Rules
 
@@ -87,16 +85,3 @@ class EarlyStoppingConfig(BaseModel):
 
 def _is_higher_better(monitor: str, mode: str) -> bool:
     return is_higher_better(monitor) is True if mode == "auto" else mode == "max"
-
-
-def check_settings(**values: Any) -> EarlyStoppingConfig:
-    """Return the settings that a script gives as arguments.
-
-    Raises:
-        ConfigError: If they are not accepted.
-    """
-    try:
-        return EarlyStoppingConfig.model_validate(values)
-    except ValidationError as error:
-        faults = describe_faults(error, EarlyStoppingConfig, values)
-        raise ConfigError.join(ConfigError(f"EarlyStoppingPlugin: {fault.text}") for fault in faults) from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from bz.config import check_arguments
 from bz.errors import ConfigError
 from bz.plugins import Plugin, hookimpl
-from bz_plugin_early_stopping.config import EarlyStoppingConfig, check_settings
+from bz_plugin_early_stopping.config import EarlyStoppingConfig
 from bz_plugin_early_stopping.monitor import (
     TRAINING_LOSS,
     VALIDATION_LOSS,
@@ -62,7 +63,9 @@ class EarlyStoppingPlugin(Plugin):
         divergence_threshold: float | None = None,
         check_finite: bool = True,
     ) -> None:
-        self._settings = settings = check_settings(
+        self._settings = settings = check_arguments(
+            EarlyStoppingConfig,
+            "EarlyStoppingPlugin",
             monitor=monitor,
             mode=mode,
             patience=patience,

@@ -10,10 +10,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from bz.config.faults import describe_faults
-from bz.errors import ConfigError, describe_error
+from bz.config import check_arguments
+from bz.errors import describe_error
 from bz.plugins import Plugin
 from bz_plugin_logging.formats import FORMATS
 from bz_plugin_logging.logfile import LogFile
@@ -89,7 +89,7 @@ class LoggingPlugin(Plugin):
         log_file: str | Path = "training_log.json",
         format: FormatName | Sequence[FormatName] | None = None,  # noqa: A002 - as it is called in the settings
     ) -> None:
-        config = _check(log_file=log_file, format=format)
+        config = check_arguments(LoggingConfig, "LoggingPlugin", log_file=log_file, format=format)
         self._names = _file_names(config)
         self._files: dict[str, LogFile] = {}
         self._forget()
@@ -229,14 +229,6 @@ class LoggingPlugin(Plugin):
                 event["best_global_step"] = self._best.step
             event[f"best_{self._best.loss_name}"] = finite(self._best.loss)
         return event | {"global_step": context.global_step, "duration_seconds": self._seconds()}
-
-
-def _check(**arguments: Any) -> LoggingConfig:
-    try:
-        return LoggingConfig.model_validate(arguments)
-    except ValidationError as error:
-        faults = describe_faults(error, LoggingConfig, arguments)
-        raise ConfigError.join(ConfigError(f"LoggingPlugin: {fault.text}") for fault in faults) from error
 
 
 def _file_names(config: LoggingConfig) -> dict[str, Path]:

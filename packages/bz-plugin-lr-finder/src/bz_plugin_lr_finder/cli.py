@@ -126,10 +126,11 @@ def _check(**values: Any) -> "RangeTestConfig":
     Raises:
         ConfigError: With a sentence for each option that is not accepted.
     """
-    from bz_plugin_lr_finder.config import RangeTestConfig, check_settings
+    from bz.config import check_arguments
+    from bz_plugin_lr_finder.config import RangeTestConfig
 
     try:
-        return check_settings(RangeTestConfig, "lr-find", **values)
+        return check_arguments(RangeTestConfig, "lr-find", **values)
     except ConfigError as error:
         faults = list(error.faults)
         for name in values:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from bz.config.faults import describe_faults
-from bz.errors import ConfigError
-
-Model = TypeVar("Model", bound=BaseModel)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class RangeTestConfig(BaseModel):
@@ -47,21 +42,3 @@ class RangeTestConfig(BaseModel):
         if self.mode == "linear":
             return self.min_lr + share * (self.max_lr - self.min_lr)
         return float(self.min_lr * (self.max_lr / self.min_lr) ** share)
-
-
-def check_settings(model: type[Model], culprit: str, /, **values: Any) -> Model:
-    """Return the settings that the values are.
-
-    Args:
-        model: What is accepted.
-        culprit: What the sentences begin with.
-        values: The settings.
-
-    Raises:
-        ConfigError: With a sentence for each that is not accepted.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        faults = describe_faults(error, model, values)
-        raise ConfigError.join(ConfigError(f"{culprit}: {fault.text}") for fault in faults) from error

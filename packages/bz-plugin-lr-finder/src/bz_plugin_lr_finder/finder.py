@@ -6,8 +6,9 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from bz.config import check_arguments
 from bz.errors import ScriptError, TrainingError
-from bz_plugin_lr_finder.config import RangeTestConfig, check_settings
+from bz_plugin_lr_finder.config import RangeTestConfig
 from bz_plugin_lr_finder.plugin import LRFinderPlugin
 from bz_plugin_lr_finder.rates import GroupRates
 
@@ -92,11 +93,11 @@ def find_learning_rate(  # noqa: PLR0913 - each argument is an own choice of the
     from bz_plugin_lr_finder.snapshot import kept_as_they_are
 
     culprit = "find_learning_rate"
-    config = check_settings(
+    config = check_arguments(
         RangeTestConfig, culprit, min_lr=min_lr, max_lr=max_lr, steps=steps, mode=mode, smoothing=smoothing,
         stop_factor=stop_factor,
     )  # fmt: skip
-    settings = check_settings(
+    settings = check_arguments(
         TrainingSettings, culprit, device=str(device), precision=precision, accumulate_batches=accumulate_batches
     )
     spec = TrainingSpec(

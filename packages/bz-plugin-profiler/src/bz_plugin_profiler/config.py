@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from bz.config.faults import describe_faults
-from bz.errors import ConfigError
 from bz.intervals import Interval
 from bz_plugin_profiler.memory import Occasion
 from bz_plugin_profiler.steps import Steps
@@ -52,16 +50,3 @@ class ProfilerConfig(BaseModel):
         validate_default=True,
     )
     """Time from one look at the load of CPU, memory and GPUs to the next, such as `10 s`; null for none."""
-
-
-def check_settings(**values: Any) -> ProfilerConfig:
-    """Return the settings that the arguments of the plugin mean.
-
-    Raises:
-        ConfigError: If one is not accepted.
-    """
-    try:
-        return ProfilerConfig.model_validate(values)
-    except ValidationError as error:
-        faults = describe_faults(error, ProfilerConfig, values)
-        raise ConfigError.join(ConfigError(f"ProfilerPlugin: {fault.text}") for fault in faults) from error

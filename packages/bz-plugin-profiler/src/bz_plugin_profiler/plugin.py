@@ -9,9 +9,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from bz.config import check_arguments
 from bz.durable import make_folder, remove_leftovers, replacing
 from bz.plugins import Plugin, hookimpl
-from bz_plugin_profiler.config import ProfilerConfig, check_settings
+from bz_plugin_profiler.config import ProfilerConfig
 from bz_plugin_profiler.memory import MemoryHistory, Occasion
 from bz_plugin_profiler.tracing import TraceContent, Tracer, remove_scratch, traces_in
 from bz_plugin_profiler.waiting import WaitClock, WaitTotals, log_wait
@@ -63,7 +64,9 @@ class ProfilerPlugin(Plugin):
         data_wait: bool = True,
         devices_every: Interval | str | None = "2 s",
     ) -> None:
-        self._settings = check_settings(
+        self._settings = check_arguments(
+            ProfilerConfig,
+            "ProfilerPlugin",
             profile_dir=str(profile_dir),
             steps=steps,
             record_shapes=record_shapes,

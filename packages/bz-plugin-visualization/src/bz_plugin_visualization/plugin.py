@@ -6,11 +6,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from bz.config.faults import describe_faults
+from bz.config import check_arguments
 from bz.durable import remove_leftovers
-from bz.errors import ConfigError
 from bz.intervals import Interval, Schedule
 from bz.plugins import Plugin, hookimpl
 from bz_plugin_visualization.files import delete_later_plots, delete_plots, plot_name, replace_file
@@ -90,10 +89,16 @@ class VisualizationPlugin(Plugin):
         loss_axis: Literal["auto", "linear", "log"] = "auto",
         report_file: str | Path | Literal[False] = "report.html",
     ) -> None:
-        self._config = _check(
-            plot_dir=plot_dir, update_interval=update_interval, dpi=dpi, keep=keep, loss_axis=loss_axis,
+        self._config = check_arguments(
+            VisualizationConfig,
+            "VisualizationPlugin",
+            plot_dir=plot_dir,
+            update_interval=update_interval,
+            dpi=dpi,
+            keep=keep,
+            loss_axis=loss_axis,
             report_file=report_file,
-        )  # fmt: skip
+        )
         self._forget()
 
     def _forget(self) -> None:
@@ -211,19 +216,6 @@ class VisualizationPlugin(Plugin):
 
         report = Report(context, self._history, self._seconds, self._num_sessions, self._config.loss_axis)
         replace_file(context.output_path(path), report.page().encode())
-
-
-def _check(**arguments: Any) -> VisualizationConfig:
-    """Return the settings that the arguments are.
-
-    Raises:
-        ConfigError: With a sentence for each that is not accepted.
-    """
-    try:
-        return VisualizationConfig.model_validate(arguments)
-    except ValidationError as error:
-        faults = describe_faults(error, VisualizationConfig, arguments)
-        raise ConfigError.join(ConfigError(f"VisualizationPlugin: {fault.text}") for fault in faults) from error
 
 
 def _learning_rates(rates: Mapping[str, float]) -> dict[str, float]:
