@@ -110,6 +110,16 @@ def test_own_step_of_the_script_counts_and_no_hook_fires(bz: Callable[..., Resul
     assert bz("validate", "--set", "training.epochs=1").exit_code == 0
 
 
+def test_state_that_a_step_reads_is_that_of_the_checkpoint(bz: Callable[..., Result]) -> None:
+    reading = """
+    def validation_step(context, batch):
+        print("moments of", len(context.state_dict()["optimizer_state_dict"]["state"]), "parameters")
+    """
+    write_script(BUILD, reading)
+    train(bz)
+    assert "moments of 6 parameters" in bz("validate").output
+
+
 PLUGIN = """
 from pathlib import Path
 

@@ -115,8 +115,7 @@ def _write_program(request: EvaluationRequest, opened: OpenedRun, file: Path, ab
     training = as_validated(project.settings.training, None).model_copy(update={"compile": False})
     with blaming(project.script, "The export"):
         evaluation = Evaluation(project.loaded.spec, training, project.plugins, project.settings.record())
-        evaluation.load(opened.found)
-        with evaluation.using(opened.weights and opened.weights.tensors, opened.found):
+        with evaluation.using(opened.found, opened.weights and opened.weights.tensors):
             program = write_program(evaluation, file, about)
     return {
         "inputs": [list(shape) for shape in program.inputs],

@@ -93,13 +93,10 @@ def _predict(request: EvaluationRequest, opened: OpenedRun, file: Path, wanted: 
     with blaming(project.script, "The prediction"), ended_by_sigterm():
         name, loader = find_loader(project, wanted)
         evaluation = Evaluation(project.loaded.spec, training, project.plugins, project.settings.record())
-        evaluation.load(opened.found)
         about = opened.about | {"loader": name}
-        started = time.perf_counter()
-        with (
-            evaluation.using(opened.weights and opened.weights.tensors, opened.found),
-            writing(file, about) as table,
-        ):
+        weights = opened.weights and opened.weights.tensors
+        with evaluation.using(opened.found, weights), writing(file, about) as table:
+            started = time.perf_counter()
             for columns in evaluation.predict(loader, request.limit_batches):
                 table.add(columns)
     results = {"samples": table.num_rows, "columns": table.columns, "seconds": time.perf_counter() - started}

@@ -77,8 +77,7 @@ def _measure(request: EvaluationRequest, opened: OpenedRun) -> "Measured":
         if evaluation.spec.validation_loader is None:
             message = f"{project.script.name} has no validation_loader, so there is nothing to validate on."
             raise ConfigError(message, path=project.script)
-        evaluation.load(opened.found)
-        with evaluation.using(opened.weights and opened.weights.tensors, opened.found):
+        with evaluation.using(opened.found, opened.weights and opened.weights.tensors):
             return evaluation.validate()
 
 

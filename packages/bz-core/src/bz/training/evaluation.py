@@ -24,12 +24,10 @@ from bz.training.data import EpochData
 from bz.training.device import move_to_device, resolve_device
 from bz.training.loop import ValidationLoop
 from bz.training.metrics import MetricSet, check_metrics
-from bz.training.optimization import make_optimization
 from bz.training.precision import Precision
 from bz.training.predictions import Predictor, forward
 from bz.training.preparation import gather_facts, prepare_model, prepare_spec
-from bz.training.schedulers import Schedulers
-from bz.training.state import RunState
+from bz.training.state import check_checkpoint, load_weights
 from bz.training.step import make_step
 from bz.training.weights import check_weights, swapped_weights
 
@@ -97,44 +95,24 @@ class Evaluation:
         self._progress = Progress(metrics["training"], metrics["validation"])
         self._metrics = metrics["validation"]
         self._precision = Precision(settings.precision, device)
-        self._state = RunState(
-            spec,
-            facts,
-            self._progress,
-            plugins,
-            self._precision,
-            make_optimization(spec, settings, self._progress, self._precision, facts.training_batches),
-            Schedulers(spec, settings),
-            metrics,
-        )
+        self._state: dict[str, Any] = {}
         self._context = TrainingContext(
-            spec, facts, self._progress, collect_state=self._state.collect, collect_usage=plugins.usage
+            spec, facts, self._progress, collect_state=lambda: self._state, collect_usage=plugins.usage
         )
         prepare_model(spec, settings, device)
 
-    def load(self, found: FoundCheckpoint) -> None:
-        """Take the weights of a checkpoint, its position, and the states of plugins.
+    @contextmanager
+    def using(self, found: FoundCheckpoint, weights: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
+        """Have the model as a checkpoint has it, in eval mode and without gradients, until the block ends.
+
+        Args:
+            found: Whose weights, position and states of plugins are taken over.
+            weights: Weights to have in place of those of the same name, until the block ends.
 
         Raises:
             CheckpointError: If it is of another model, with the names and shapes that differ.
         """
-        self._state.check(found.state, found.path)
-        own = found.state["bz"]
-        self.spec.model.load_state_dict(found.state["model_state_dict"])
-        if isinstance(self.spec.loss_fn, torch.nn.Module):
-            self.spec.loss_fn.load_state_dict(own["loss_fn"] or {})
-        self._plugins.load_state_dict(own["plugins"])
-        self._progress.epoch = found.state["epoch"]
-        self._progress.global_step = own["global_step"]
-        self._progress.checkpoint_path = found.path
-
-    @contextmanager
-    def using(self, weights: Mapping[str, torch.Tensor] | None, found: FoundCheckpoint) -> Iterator[None]:
-        """Have the model in eval mode, with these weights in place of its own, without gradients, until the block ends.
-
-        Raises:
-            CheckpointError: If the weights are not those of this model.
-        """
+        self._load(found)
         try:
             check_weights(self.spec.model, weights or {})
         except ValueError as error:
@@ -143,6 +121,15 @@ class Evaluation:
         self.spec.model.eval()
         with torch.no_grad(), backends(self._settings), swapped_weights(self.spec.model, weights):
             yield
+
+    def _load(self, found: FoundCheckpoint) -> None:
+        check_checkpoint(self.spec, found.state, found.path)
+        load_weights(self.spec, found.state)
+        self._state = found.state
+        self._plugins.load_state_dict(found.state["bz"]["plugins"])
+        self._progress.epoch = found.state["epoch"]
+        self._progress.global_step = found.state["bz"]["global_step"]
+        self._progress.checkpoint_path = found.path
 
     def validate(self) -> Measured:
         """Measure the model on the validation loader; only inside `using`.

@@ -33,7 +33,7 @@ from bz.training.preparation import gather_facts, prepare_model, prepare_spec
 from bz.training.result import TrainingResult
 from bz.training.saving import CheckpointWriter
 from bz.training.schedulers import Schedulers
-from bz.training.state import RunState
+from bz.training.state import RunState, check_checkpoint
 from bz.training.step import make_step
 from bz.training.validation import Validation
 from bz.training.weights import check_weights
@@ -233,7 +233,7 @@ class Session:
 
     def _find(self, resume: Path | FoundCheckpoint) -> FoundCheckpoint:
         found = resume if isinstance(resume, FoundCheckpoint) else find_checkpoint(resume)
-        self._state.check(found.state, found.path)
+        check_checkpoint(self._spec, found.state, found.path)
         self._progress.resumed_from = found.path
         return found
 

@@ -159,39 +159,14 @@ class RunState:
             self._warned.add(name)
             logger.warning(message, name, error)
 
-    def check(self, state: Mapping[str, Any], path: Path) -> None:
-        """Refuse a checkpoint that does not belong to this model.
-
-        Raises:
-            CheckpointError: With the names and shapes, or the optimizers, that differ.
-        """
-        if state.get("bz", {}).get("format") != FORMAT:
-            raise CheckpointError(f"The checkpoint {path} is of another version of bz.", path=path)
-        differences = list(_differences(self.spec.model.state_dict(), state["model_state_dict"]))
-        if differences:
-            more = len(differences) - DIFFERENCES_SHOWN
-            listed = "; ".join(differences[:DIFFERENCES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-            raise CheckpointError(f"The checkpoint {path} is of another model: {listed}.", path=path)
-        self._check_optimizers(state["optimizer_state_dict"], path)
-
-    def _check_optimizers(self, saved: Mapping[str, Any], path: Path) -> None:
-        own = sorted(self.spec.optimizer) if isinstance(self.spec.optimizer, Mapping) else []
-        names = [] if saved.keys() == {"state", "param_groups"} else sorted(saved)
-        if own != names:
-            raise CheckpointError(
-                f"The checkpoint {path} has {_optimizers(names)}, the script has {_optimizers(own)}.", path=path
-            )
-
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put everything back; the random states last, so that nothing in between draws from them."""
         own = state["bz"]
-        self.spec.model.load_state_dict(state["model_state_dict"])
+        load_weights(self.spec, state)
         _load_optimizers(self.spec.optimizer, state["optimizer_state_dict"])
         for optimizer in self.spec.optimizers:
             # Else torch warns when the scheduler is stepped before a step of the optimizer in this process.
             optimizer._opt_called = own["global_step"] > 0  # type: ignore[attr-defined]  # noqa: SLF001
-        if isinstance(self.spec.loss_fn, torch.nn.Module):
-            self.spec.loss_fn.load_state_dict(own["loss_fn"] or {})
         self.schedulers.load_state_dict(own["lr_schedulers"])
         _load_state(self.precision.scaler, own["grad_scaler"])
         self.optimization.load_state_dict(own["accumulation"])
@@ -214,8 +189,50 @@ class RunState:
         restore_random_state(own["random"])
 
 
+def check_checkpoint(spec: TrainingSpec, state: Mapping[str, Any], path: Path) -> None:
+    """Refuse a checkpoint that does not belong to this model.
+
+    Raises:
+        CheckpointError: With the names and shapes, or the optimizers, that differ.
+    """
+    if state.get("bz", {}).get("format") != FORMAT:
+        raise CheckpointError(f"The checkpoint {path} is of another version of bz.", path=path)
+    differences = list(_differences(spec.model.state_dict(), state["model_state_dict"]))
+    if differences:
+        more = len(differences) - DIFFERENCES_SHOWN
+        listed = "; ".join(differences[:DIFFERENCES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        raise CheckpointError(f"The checkpoint {path} is of another model: {listed}.", path=path)
+    _check_optimizers(spec, state["optimizer_state_dict"], path)
+
+
+def _differences(model: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    for name in sorted(model.keys() | saved.keys()):
+        if name not in saved:
+            yield f"it has no {name}"
+        elif name not in model:
+            yield f"the model has no {name}"
+        elif model[name].shape != saved[name].shape:
+            yield f"{name} is {tuple(saved[name].shape)} there and {tuple(model[name].shape)} here"
+
+
+def _check_optimizers(spec: TrainingSpec, saved: Mapping[str, Any], path: Path) -> None:
+    own = sorted(spec.optimizer) if isinstance(spec.optimizer, Mapping) else []
+    names = [] if saved.keys() == {"state", "param_groups"} else sorted(saved)
+    if own != names:
+        raise CheckpointError(
+            f"The checkpoint {path} has {_optimizers(names)}, the script has {_optimizers(own)}.", path=path
+        )
+
+
 def _optimizers(names: Sequence[str]) -> str:
     return f"the optimizers {', '.join(names)}" if names else "one optimizer"
+
+
+def load_weights(spec: TrainingSpec, state: Mapping[str, Any]) -> None:
+    """Give the model, and a loss function with weights, those of a checkpoint."""
+    spec.model.load_state_dict(state["model_state_dict"])
+    if isinstance(spec.loss_fn, torch.nn.Module):
+        spec.loss_fn.load_state_dict(state["bz"]["loss_fn"] or {})
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
@@ -242,16 +259,6 @@ def _state_of(part: Any) -> Any:
 def _load_state(part: Any, state: Any) -> None:
     if part is not None and state is not None:
         part.load_state_dict(state)
-
-
-def _differences(model: Mapping[str, torch.Tensor], saved: Mapping[str, torch.Tensor]) -> Iterator[str]:
-    for name in sorted(model.keys() | saved.keys()):
-        if name not in saved:
-            yield f"it has no {name}"
-        elif name not in model:
-            yield f"the model has no {name}"
-        elif model[name].shape != saved[name].shape:
-            yield f"{name} is {tuple(saved[name].shape)} there and {tuple(model[name].shape)} here"
 
 
 def to_plain(value: Any, *, or_text: bool = False) -> Any:
