@@ -1,7 +1,5 @@
 """`bz doctor`: whether a training would work here, and whether one that is killed goes on exactly."""
 
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -97,11 +95,9 @@ def _refuse_without_resume(**values: object) -> None:
 
 
 def _examine(config: Path | None, script: Path | None, runs_dir: Path, *, is_json: bool) -> None:
-    from contextlib import redirect_stdout
-
     from bz.cli.health import examine
 
-    with redirect_stdout(sys.stderr) if is_json else nullcontext():
+    with output.reserved_stdout(is_json=is_json):
         findings = list(examine(config, script, runs_dir))
     if is_json:
         output.print_json([finding._asdict() for finding in findings])

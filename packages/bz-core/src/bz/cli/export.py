@@ -1,7 +1,5 @@
 """`bz export`: a checkpoint for other programs."""
 
-import sys
-from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -61,7 +59,7 @@ def export(  # noqa: PLR0913 - each is an option of the command
         runs_dir=runs_dir,
     )
     check_output(file, is_forced=force)
-    with redirect_stdout(sys.stderr) if json_ else nullcontext():
+    with output.reserved_stdout(is_json=json_):
         opened = open_run(request)
         output.say(opened.sentence())
         record = _export(request, opened, file)

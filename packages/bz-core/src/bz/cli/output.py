@@ -13,6 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import Any, ClassVar, Final, TextIO
 
 from bz.cli.redactor import Redactor
@@ -57,6 +58,11 @@ def is_terminal(stream: TextIO | None = None) -> bool:
     """Return whether colours and boxes may be printed (to stdout unless another stream is given)."""
     stream = stream or sys.stdout
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def reserved_stdout(*, is_json: bool) -> AbstractContextManager[object]:
+    """Keep stdout for the JSON that follows the block: what bz, plugins and the script print inside goes to stderr."""
+    return redirect_stdout(sys.stderr) if is_json else nullcontext()
 
 
 def say(text: str = "") -> None:

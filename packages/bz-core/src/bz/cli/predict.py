@@ -1,8 +1,6 @@
 """`bz predict`: what a checkpoint predicts for the batches of a loader, as a file."""
 
-import sys
 import time
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -70,7 +68,7 @@ def predict(  # noqa: PLR0913 - each is an option of the command
         runs_dir=runs_dir,
     )
     check_output(file, is_forced=force)
-    with redirect_stdout(sys.stderr) if json_ else nullcontext():
+    with output.reserved_stdout(is_json=json_):
         opened = open_run(request)
         output.say(opened.sentence())
         record = _predict(request, opened, file, loader)

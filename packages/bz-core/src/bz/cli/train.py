@@ -1,7 +1,5 @@
 """`bz train`: what it can be asked for."""
 
-import sys
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -129,8 +127,7 @@ def train(  # noqa: PLR0913 - each is an option of the command
         resume=resume,
         fresh=fresh,
     )
-    # With --json nobody else may print on stdout: no plugin, and no script.
-    with redirect_stdout(sys.stderr) if json_ else nullcontext():
+    with output.reserved_stdout(is_json=json_):
         outcome = rehearse(request) if dry_run else session.train(request)
     if json_:
         output.print_json(outcome.record)

@@ -1,7 +1,5 @@
 """`bz validate`: the numbers of a checkpoint on the validation data."""
 
-import sys
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,7 +53,7 @@ def validate(  # noqa: PLR0913 - each is an option of the command
         limit_batches=limit_batches,
         runs_dir=runs_dir,
     )
-    with redirect_stdout(sys.stderr) if json_ else nullcontext():
+    with output.reserved_stdout(is_json=json_):
         opened = open_run(request)
         output.say(opened.sentence())
         measured = _measure(request, opened)
