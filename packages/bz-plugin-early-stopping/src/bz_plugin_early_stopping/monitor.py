@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from bz.errors import suggestion
+from bz.monitoring import named_directions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
 VALIDATION_LOSS: Final = "validation_loss"
 TRAINING_LOSS: Final = "training_loss"
 
-_LOWER_IS_BETTER: Final = {
-    "loss", "error", "err", "mae", "mse", "rmse", "mape", "smape", "perplexity", "wer", "cer", "mer", "ter", "fid",
-    "nll", "brier", "divergence", "distance", "hinge", "entropy",
-}  # fmt: skip
-_HIGHER_IS_BETTER: Final = {
-    "accuracy", "acc", "auc", "auroc", "roc", "ap", "map", "precision", "recall", "sensitivity", "specificity",
-    "f1", "fbeta", "dice", "iou", "jaccard", "kappa", "mcc", "corrcoef", "correlation", "pearson", "spearman", "r2",
-    "bleu", "rouge", "meteor", "psnr", "ssim", "ndcg", "mrr", "score", "similarity", "reward",
-}  # fmt: skip
 _PHASES: Final = {
     "train": "training", "training": "training", "val": "validation", "valid": "validation", "validation": "validation",
     "eval": "validation", "test": "validation", "dev": "validation",
@@ -32,9 +24,8 @@ _PHASES: Final = {
 
 def is_higher_better(monitor: str) -> bool | None:
     """Return what the name of a value says, or None if it says nothing that is known, or both."""
-    words = {word.lower() for word in re.findall(r"[A-Z]+[0-9]*(?![a-z])|[A-Z]?[a-z]+[0-9]*|[0-9]+", monitor)}
-    is_lower, is_higher = bool(words & _LOWER_IS_BETTER), bool(words & _HIGHER_IS_BETTER)
-    return None if is_lower is is_higher else is_higher
+    directions = named_directions(monitor)
+    return None if directions.lower is directions.higher else directions.higher
 
 
 def is_of_validation(monitor: str) -> bool:
