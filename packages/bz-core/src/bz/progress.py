@@ -89,6 +89,10 @@ class TimeUsage(NamedTuple):
         )
         return sorted((share for share in shares if share[1] >= least), key=lambda share: -share[1])
 
+    def describe_shares(self) -> str:
+        """Return the shares as a sentence has them: `forward 61 %, waiting for data 9 %`."""
+        return ", ".join(f"{part} {100 * share:.0f} %" for part, share in self.shares())
+
 
 class StopRequest(NamedTuple):
     """A wish to end the run early: why, and after the epoch or after the batch that is under way."""

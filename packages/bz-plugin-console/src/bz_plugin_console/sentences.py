@@ -54,5 +54,4 @@ def best_sentence(best: Best) -> str:
 
 def time_sentence(usage: TimeUsage) -> str:
     """Return where the time of the session went, as in `time: 8.1 s, of it forward 41 %, backward 38 %`."""
-    shares = ", ".join(f"{part} {100 * share:.0f} %" for part, share in usage.shares())
-    return f"time: {duration(usage.total)}, of it {shares}"
+    return f"time: {duration(usage.total)}, of it {usage.describe_shares()}"

@@ -91,8 +91,8 @@ def close(result: "TrainingResult", folder: "RunFolder", *, is_reported: bool) -
     place = f"The run is in {folder.path}."
     output.say(place if is_reported else f"{_closing_sentence(result)} {place}")
     if not is_reported:
-        total, shares = wording.duration(result.time_usage.total), wording.shares(result.time_usage.shares())
-        output.say(f"Time: {total}, of it {shares}.")
+        usage = result.time_usage
+        output.say(f"Time: {wording.duration(usage.total)}, of it {usage.describe_shares()}.")
     for sentence in result.missing_files:
         logger.error("%s", sentence)
     code = 0 if is_recorded and not result.missing_files else INCOMPLETE

@@ -1,7 +1,7 @@
 """Numbers and durations as people read them aloud."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 _MINUTE: Final = 60
@@ -34,11 +34,6 @@ def duration(seconds: Any) -> str:
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE} s"
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
-
-
-def shares(values: Iterable[tuple[str, float]]) -> str:
-    """Return parts of a whole as in `forward 61 %, data 9 %`."""
-    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in values)
 
 
 def counted(count: int, noun: str) -> str:
