@@ -1,7 +1,5 @@
 """`bz lr-find`: a learning rate range test of a script."""
 
-import sys
-from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -105,8 +103,7 @@ def lr_find(  # noqa: PLR0913 - each is an option of the command
     picture = picture_path(file)
     check_writable(picture)
     request = _request(script, config, set_ or [])
-    # With --json nobody else may print on stdout: no script either.
-    with redirect_stdout(sys.stderr) if json_ else nullcontext():
+    with output.reserved_stdout(is_json=json_):
         test = _prepare(request, checked)
         curve = _run(test, request.script_path)
         saved = _save(curve, picture, request.script_path)
