@@ -40,3 +40,4 @@ def test_session_begins_by_clearing_its_folder_of_checkpoints(tmp_path: Path) ->
 
 def test_folder_that_is_not_there_has_no_leftovers(tmp_path: Path) -> None:
     remove_leftovers(tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []
