@@ -63,6 +63,9 @@ GUIDE_HOOKS = [
 # Not executed with the page: they are the files of the package that `package` builds.
 TUTORIAL = ("pyproject.toml", "src/bz_plugin_patience/__init__.py", "tests/test_patience.py")
 
+# Plugins that documents write, and that are not installed.
+MADE_UP = {"patience", "stop_when_good"}
+
 
 class Block(NamedTuple):
     """A fenced block of code: the file it is said to be, if any, its language, and its text."""
@@ -222,8 +225,8 @@ def test_python_of_documents_runs(
 
 @pytest.mark.parametrize("document", READMES, ids=identify)
 def test_python_of_packages_compiles(document: Path) -> None:
-    for block in blocks(document, "python"):
-        compile(block.text, document.name, "exec")
+    programs = [compile(block.text, identify(document), "exec") for block in blocks(document, "python")]
+    assert programs, "each package shows how it is used from Python"
 
 
 def plugin_settings(text: str, tmp_path: Path) -> dict[str, Any]:
@@ -234,25 +237,29 @@ def plugin_settings(text: str, tmp_path: Path) -> dict[str, Any]:
     return {name: section.config for name, section in load_config(file, environ=variables).plugins.items()}
 
 
-@pytest.mark.parametrize("document", [*DOCS, ROOT / "README.md", *PLUGIN_READMES], ids=identify)
+def settings_blocks(document: Path) -> list[Block]:
+    """Return the settings in JSON; a list is what a plugin wrote."""
+    return [block for block in blocks(document, "json") if not block.text.startswith("[")]
+
+
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if settings_blocks(path)], ids=identify)
 def test_settings_in_documents_are_accepted(document: Path, tmp_path: Path) -> None:
     installed = discover_plugins()
-    for block in blocks(document, "json"):
-        if block.text.startswith("["):
-            continue  # what a plugin wrote
+    for block in settings_blocks(document):
         for name, config in plugin_settings(block.text, tmp_path).items():
-            for plugin in find_plugin(name, installed):
-                check_settings(plugin.name, plugin.load(), config)
+            found = find_plugin(name, installed)
+            assert bool(found) == (name not in MADE_UP)
+            for plugin in found:
+                assert check_settings(plugin.name, plugin.load(), config).model_fields_set == config.keys()
 
 
-@pytest.mark.parametrize("document", [*DOCS, ROOT / "README.md"], ids=identify)
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if blocks(path, "toml")], ids=identify)
 def test_toml_in_documents_is_accepted(document: Path, tmp_path: Path) -> None:
     for block in blocks(document, "toml"):
-        content = tomllib.loads(block.text)
-        if "bz" in content.get("tool", {}):
+        if settings := tomllib.loads(block.text).get("tool", {}).get("bz"):
             file = tmp_path / "pyproject.toml"
             file.write_text(block.text, encoding="utf-8")
-            load_config(file, environ={})
+            assert load_config(file, environ={}).model_fields_set == settings.keys()
 
 
 def anchors(path: Path) -> set[str]:

@@ -33,12 +33,17 @@ def test_hooks_are_documented_as_they_are() -> None:
 
 def test_example_settings_are_accepted() -> None:
     [block] = re.findall(r"^```json\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    read_settings(json.loads(block)["plugins"]["email_plugin"]["config"])
+    settings = read_settings(json.loads(block)["plugins"]["email_plugin"]["config"])
+    assert settings.smtp_server == "smtp.gmail.com"
+    assert settings.to_email == ["recipient@example.com", "another@example.com"]
+    assert settings.when == "validation_accuracy > 0.97"
 
 
 def test_example_script_runs() -> None:
     [block] = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    subprocess.run([sys.executable, "-c", block], check=True)
+    code = f"{block}\nprint(*trainer.plugins.names)"
+    finished = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert finished.stdout == "email\n"
 
 
 def test_import_loads_neither_torch_nor_matplotlib() -> None:
