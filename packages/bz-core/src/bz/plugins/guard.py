@@ -18,14 +18,21 @@ logger = logging.getLogger(__name__)
 
 FAILURES_UNTIL_QUARANTINE: Final = 3
 
+Look = tuple[list[object], list[Any]]
+"""The marks of the watched states at one time, and the states that belong to them."""
+
 
 class WatchedState(Protocol):
     """One thing a plugin must leave as it found it, such as a random state or the train mode."""
 
     name: str
 
+    @property
+    def marks(self) -> Sequence[Callable[[], object]]:
+        """Calls whose results change whenever the state does; made around every hook, so each is cheap."""
+
     def read(self) -> Any:
-        """Return the state in a form that `==` compares; called around every hook, so it is cheap."""
+        """Return all of the state in a form that `==` compares; called when marks have changed."""
 
     def write(self, state: Any) -> None:
         """Put back what `read` returned."""
@@ -57,7 +64,7 @@ class Implementation:
 class GuardedHook:
     """One lifecycle hook, bound to the functions that implement it; false when there are none.
 
-    The watched states are compared once around each group of implementations. Hooks that fire
+    The marks of the watched states are compared once around each group of implementations. Hooks that fire
     once an epoch have a group for each plugin; batch hooks have one for all, which is split as
     soon as something moved, so that the next time the plugin can be named.
     """
@@ -77,7 +84,7 @@ class GuardedHook:
         """Call every implementation; only KeyboardInterrupt and, in strict mode, PluginError come out."""
         guard = self._guard
         for group in self._groups:
-            before = guard.read_states()
+            before = guard.look()
             for implementation in group:
                 started = perf_counter_ns()
                 try:
@@ -90,8 +97,7 @@ class GuardedHook:
                     implementation.failures_in_a_row = 0
                 implementation.nanoseconds += perf_counter_ns() - started
                 implementation.calls += 1
-            moved = guard.restore_states(before)
-            if moved:
+            if guard.has_moved(before) and (moved := guard.put_back(before)):
                 self._blame(group, moved)
 
     def _blame(self, group: tuple[Implementation, ...], moved: list[str]) -> None:
@@ -122,27 +128,33 @@ class Guard:
         self.strict = strict
         self._quarantine = quarantine
         self._watched: tuple[WatchedState, ...] = ()
-        self._reads: tuple[Callable[[], Any], ...] = ()
+        self._marks: tuple[Callable[[], object], ...] = ()
+        self._last_look: Look = [], []
         self._reported: set[tuple[object, ...]] = set()
 
     def begin(self, states: Sequence[WatchedState]) -> None:
         """Begin a session: forget what was reported, and keep these states as they are across every hook."""
         self._watched = tuple(states)
-        self._reads = tuple(state.read for state in states)
+        self._marks = tuple(mark for state in states for mark in state.marks)
+        self._last_look = [], []
         self._reported.clear()
 
-    def read_states(self) -> list[Any]:
-        """Return the watched states as they are now."""
-        return [read() for read in self._reads]
+    def look(self) -> Look:
+        """Return the watched states as they are now; those of the last look if nothing has moved since."""
+        marks = [mark() for mark in self._marks]
+        if marks != self._last_look[0]:
+            self._last_look = marks, [state.read() for state in self._watched]
+        return self._last_look
 
-    def restore_states(self, before: list[Any]) -> list[str]:
-        """Put back the watched states that differ from `before`; return their names."""
-        after = self.read_states()
-        if after == before:
-            return []
+    def has_moved(self, before: Look) -> bool:
+        """Whether any of the watched states may be another one since that look."""
+        return [mark() for mark in self._marks] != before[0]
+
+    def put_back(self, before: Look) -> list[str]:
+        """Put back the watched states that differ from those of that look; return their names."""
         moved = []
-        for state, was, now in zip(self._watched, before, after, strict=True):
-            if was != now:
+        for state, was in zip(self._watched, before[1], strict=True):
+            if state.read() != was:
                 state.write(was)
                 moved.append(state.name)
         return moved

@@ -1,7 +1,8 @@
 """What a plugin must leave as it found it, so that weights are bit-equal with and without it.
 
-Each class here is a `bz.plugins.guard.WatchedState`: read before and after hooks, written back
-where it moved. Reading is cheap and never waits for a device.
+Each class here is a `bz.plugins.guard.WatchedState`: its marks are looked at before and after hooks,
+and where they moved it is written back. None of that waits for a device, unless a CUDA state is to
+be written.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bz.training.mersenne import NumpyRandomState, PythonRandomState, TorchRandomState
+
+if TYPE_CHECKING:
+    from bz.training.mersenne import Mark
 
 
 def watched_states(model: torch.nn.Module, device: torch.device) -> list[Any]:
@@ -31,6 +35,7 @@ class CudaRandomState:
 
     def __init__(self, device: torch.device) -> None:
         self._generator = torch.cuda.default_generators[device.index or 0]
+        self.marks: tuple[Mark, ...] = self._generator.initial_seed, self._generator.get_offset
 
     def read(self) -> tuple[int, int]:
         """Return seed and offset."""
@@ -50,6 +55,7 @@ class ModuleModes:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._modules = tuple(model.modules())
+        self.marks: tuple[Mark, ...] = (self.read,)
 
     def read(self) -> list[bool]:
         """Return the mode of each module."""
@@ -65,6 +71,7 @@ class GradMode:
     """Whether autograd records operations."""
 
     name = "grad mode"
+    marks: tuple[Mark, ...] = (torch.is_grad_enabled,)
 
     def read(self) -> bool:
         """Return whether gradients are on."""
@@ -79,6 +86,7 @@ class DefaultDtype:
     """The dtype of new floating point tensors."""
 
     name = "default dtype"
+    marks: tuple[Mark, ...] = (torch.get_default_dtype,)
 
     def read(self) -> torch.dtype:
         """Return the default dtype."""
@@ -100,6 +108,7 @@ class WorkingDirectory:
 
     def __init__(self) -> None:
         _listen()
+        self.marks: tuple[Mark, ...] = (_former_directories.__len__,)
 
     def read(self) -> int:
         """Return how often the directory was changed in this process."""

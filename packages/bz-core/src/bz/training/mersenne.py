@@ -3,6 +3,9 @@
 Their public functions take 13, 41 and 2 microseconds to copy 2.5 kB, too slow to stand around every
 hook of every batch. Here the same bytes are looked at where they lie. Where they lie is checked
 against the public functions first; where that check fails, the public functions are used.
+
+The marks of a state are the few bytes that no draw leaves as they were: the index of the next word,
+which every draw moves, and some of the words, which are all new after 624 of them.
 """
 
 from __future__ import annotations
@@ -12,15 +15,21 @@ import pickle
 import random
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+Mark = Callable[[], object]
+"""Returns something to compare; called around every hook, so it is one function of C."""
 
 _WORDS: Final = 624
 _WORDS_BYTES: Final = 4 * _WORDS
+_TWISTER_BYTES: Final = _WORDS_BYTES + 4
+"""The words with the index of the next one, before or behind them."""
+_MARK_BYTES: Final = 16
+"""The index and three of the words beside it."""
 _GAUSSIAN_BYTES: Final = 16
 _PROBE: Final = -0.123456789012345
 
@@ -39,36 +48,9 @@ class _Memory:
         """Overwrite them."""
         self._array.raw = content
 
-
-class _Twister:
-    """The 624 words of a Mersenne Twister and the index of the next one.
-
-    Drawing moves the index; only every 624th draw, or a seed, makes new words. So the words are
-    copied only when they are new, which two of them tell.
-    """
-
-    def __init__(self, words_address: int, index_address: int) -> None:
-        self._words = _Memory(words_address, _WORDS_BYTES)
-        self._mark = ctypes.c_uint64.from_address(words_address + 4)
-        self._index = ctypes.c_int32.from_address(index_address)
-        self._copied_mark: int | None = None
-        self._copy = b""
-
-    def read(self) -> tuple[int, bytes]:
-        """Return index and words."""
-        mark = self._mark.value
-        if mark != self._copied_mark:
-            self._copied_mark, self._copy = mark, self._words.read()
-        return self._index.value, self._copy
-
-    def write(self, state: tuple[int, bytes]) -> None:
-        """Put back what `read` returned."""
-        self._index.value = state[0]
-        self._words.write(state[1])
-
-    def holds(self, words: bytes, index: int) -> bool:
-        """Return whether these are the words and the index."""
-        return self.read() == (index, words)
+    def mark(self, part: slice = slice(None)) -> Mark:
+        """Return what copies a part of them."""
+        return memoryview(self._array)[part].tobytes
 
 
 class PythonRandomState:
@@ -79,6 +61,13 @@ class PythonRandomState:
     def __init__(self) -> None:
         self._generator: Any = random.random.__self__  # type: ignore[attr-defined]  # the instance behind the module
         self._twister = _python_twister(self._generator)
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """Calls that tell together whether anything was drawn or set."""
+        if self._twister is None:
+            return (random.getstate,)
+        return self._twister.mark(slice(_MARK_BYTES)), partial(getattr, self._generator, "gauss_next")
 
     def read(self) -> object:
         """Return all of the state, comparable."""
@@ -95,63 +84,61 @@ class PythonRandomState:
         self._twister.write(words)
 
 
-def _python_twister(generator: Any) -> _Twister | None:
+def _python_twister(generator: Any) -> _Memory | None:
     """Return index and words where CPython's `RandomObject` has them, or None if they are not there."""
     if sys.implementation.name != "cpython":
         return None
-    address = id(generator) + object.__basicsize__
-    twister = _Twister(words_address=address + 4, index_address=address)
+    twister = _Memory(id(generator) + object.__basicsize__, _TWISTER_BYTES)
     *words, index = random.getstate()[1]
-    return twister if twister.holds(struct.pack(f"={_WORDS}I", *words), index) else None
+    return twister if twister.read() == struct.pack(f"=i{_WORDS}I", index, *words) else None
 
 
 class NumpyRandomState:
-    """State of NumPy's global generator, `numpy.random.seed` and the like; None until NumPy is imported."""
+    """State of NumPy's global generator, `numpy.random.seed` and the like; None where there is no NumPy.
+
+    Torch imports NumPy where it is installed.
+    """
 
     name = "state of NumPy's random"
 
     def __init__(self) -> None:
-        self._public: Any = None
-        self._parts: tuple[_Twister, _Memory] | None = None
+        self._public: Any = sys.modules["numpy"].random if "numpy" in sys.modules else None
+        self._parts = None if self._public is None else _numpy_parts(self._public)
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """Calls that tell together whether anything was drawn or set."""
+        if self._parts is None:
+            return (self.read,)
+        twister, gaussian = self._parts
+        return twister.mark(slice(-_MARK_BYTES, None)), gaussian.mark()
 
     def read(self) -> object:
         """Return all of the state, comparable."""
         if self._parts is not None:
             twister, gaussian = self._parts
             return twister.read(), gaussian.read()
-        if self._public is not None:
-            return pickle.dumps(self._public.get_state(legacy=False))
-        return self.read() if self._find() else None
-
-    def _find(self) -> bool:
-        if "numpy" not in sys.modules:
-            return False
-        self._public = sys.modules["numpy"].random
-        self._parts = _numpy_parts(self._public)
-        return True
+        return None if self._public is None else pickle.dumps(self._public.get_state(legacy=False))
 
     def write(self, state: Any) -> None:
-        """Put back what `read` returned; nothing if NumPy was imported since."""
-        if state is None:
-            return
-        if self._parts is None:
+        """Put back what `read` returned."""
+        if self._parts is not None:
+            for memory, content in zip(self._parts, state, strict=True):
+                memory.write(content)
+        elif self._public is not None:
             self._public.set_state(pickle.loads(state))  # noqa: S301 - our own bytes, from a moment ago
-            return
-        twister, gaussian = self._parts
-        twister.write(state[0])
-        gaussian.write(state[1])
 
 
-def _numpy_parts(public: Any) -> tuple[_Twister, _Memory] | None:
-    """Return where the words and the kept gaussian lie, or None if they were not found."""
+def _numpy_parts(public: Any) -> tuple[_Memory, _Memory] | None:
+    """Return where words with index, and the kept gaussian lie, or None if they were not found."""
     generator = public.get_state.__self__  # the global RandomState
     state = generator.get_state(legacy=False)
     offset = _gaussian_offset(public.RandomState)
     if state["bit_generator"] != "MT19937" or offset is None:
         return None
     address = generator._bit_generator.ctypes.state_address  # noqa: SLF001 - has no public name
-    twister = _Twister(words_address=address, index_address=address + _WORDS_BYTES)
-    if not twister.holds(state["state"]["key"].tobytes(), state["state"]["pos"]):
+    twister = _Memory(address, _TWISTER_BYTES)
+    if twister.read() != state["state"]["key"].tobytes() + struct.pack("=i", state["state"]["pos"]):
         return None
     return twister, _Memory(id(generator) + offset, _GAUSSIAN_BYTES)
 
@@ -177,6 +164,11 @@ class TorchRandomState:
     def __init__(self) -> None:
         self._engine = _torch_engine(torch.default_generator)
 
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """Calls that tell together whether anything was drawn or set."""
+        return (partial(_public_bytes, torch.default_generator),) if self._engine is None else self._engine.marks
+
     def read(self) -> object:
         """Return all of the state, comparable."""
         return _public_bytes(torch.default_generator) if self._engine is None else self._engine.read()
@@ -198,15 +190,17 @@ class _TorchEngine:
     """
 
     HEAD: Final = struct.Struct("=Qi?")
-    WORDS_OFFSET: Final = 20
-    NORMALS_OFFSET: Final = WORDS_OFFSET + _WORDS_BYTES + 4
+    TWISTER_OFFSET: Final = 16
+    NORMALS_OFFSET: Final = TWISTER_OFFSET + _TWISTER_BYTES + 4
+    NORMALS_BYTES: Final = 24
 
     def __init__(self, address: int) -> None:
-        words = address + self.WORDS_OFFSET
         self._head = _Memory(address, self.HEAD.size)
-        self._twister = _Twister(words_address=words, index_address=words - 4)
+        self._twister = _Memory(address + self.TWISTER_OFFSET, _TWISTER_BYTES)
         self._single = _Optional(address + self.NORMALS_OFFSET, ctypes.c_float)
         self._double = _Optional(address + self.NORMALS_OFFSET + 8, ctypes.c_double)
+        beginning = _Memory(address, self.TWISTER_OFFSET + _MARK_BYTES)
+        self.marks = beginning.mark(), _Memory(address + self.NORMALS_OFFSET, self.NORMALS_BYTES).mark()
 
     def read(self) -> object:
         """Return everything, comparable."""
@@ -222,7 +216,8 @@ class _TorchEngine:
 
     def holds(self, head: tuple[int, int, bool], words: bytes, index: int) -> bool:
         """Return whether these are the seed, the numbers left and whether it was seeded; the words and the index."""
-        return self.HEAD.unpack(self._head.read()) == head and self._twister.holds(words, index)
+        is_same_head = self.HEAD.unpack(self._head.read()) == head
+        return is_same_head and self._twister.read() == struct.pack("=i", index) + words
 
 
 class _Optional:
