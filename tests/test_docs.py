@@ -214,11 +214,12 @@ def test_python_of_documents_runs(
             steps += [own] if own else []
     kinds = [value for value in names.values() if isinstance(value, type) and value.__module__ == "document"]
     plugins = [kind() for kind in kinds if issubclass(kind, Plugin)]
-    assert len(plugins) == len(kinds)
+    metrics = {kind.__name__: kind() for kind in kinds if not issubclass(kind, Plugin)}
     for step in steps:
         assert train(tiny_spec(**step), epochs=1).status == "completed"
-    result = train(tiny_spec(), *plugins, epochs=10, run_dir="run", strict_plugins=True)
+    result = train(tiny_spec(metrics=metrics), *plugins, epochs=10, run_dir="run", strict_plugins=True)
     assert result.status == "completed"
+    assert set(result.training_metrics) == set(metrics)
     assert bool(capsys.readouterr().out) == bool(plugins or document.name == "checkpoints.md")
     assert [path.name for path in (tmp_path / "run").glob("kept/*")] == ["epoch_10.pth"] * (len(plugins) > 0)
 

@@ -38,6 +38,8 @@ MAIL: Final = {
 class Accuracy:
     """Share of the samples whose largest output is that of their class."""
 
+    joins_batches = True
+
     def __init__(self) -> None:
         self.reset()
 

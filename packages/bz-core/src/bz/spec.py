@@ -35,7 +35,11 @@ class StepResult(NamedTuple):
 
 
 class Metric(Protocol):
-    """Anything that is updated batch by batch and computed when read; torchmetrics fits as it is."""
+    """Anything that is updated batch by batch and computed when read; torchmetrics fits as it is.
+
+    One that has the attribute `joins_batches = True` says that its value is the same when it is
+    given several batches as one: it counts samples, not batches. It is then updated less often.
+    """
 
     def update(self, preds: Any, target: Any) -> None:
         """Take in one batch; tensors are on the device of the run."""

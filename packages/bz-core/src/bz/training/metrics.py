@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bz.errors import ConfigError, TrainingError, suggestion
+from bz.training.joining import WaitingBatches, joins_batches
 
 if TYPE_CHECKING:
     from bz.spec import Metric
@@ -20,20 +21,22 @@ class MetricSet:
     """The metrics of training or of validation, each a copy of its own.
 
     Values stay on the device until `values` is called, which waits for it and remembers the
-    numbers until the next batch.
+    numbers until the next batch. Metrics that join batches take them in a few at a time.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], device: torch.device) -> None:
         self._metrics = {name: _on_device(copy.deepcopy(metric), device) for name, metric in metrics.items()}
+        self._joining = [metric for metric in self._metrics.values() if joins_batches(metric)]
+        self._others = [metric for metric in self._metrics.values() if not joins_batches(metric)]
+        self._waiting = WaitingBatches()
         self._has_batches = False
         self._values: dict[str, float] | None = {}
 
     def __bool__(self) -> bool:
         return bool(self._metrics)
 
-    @torch.no_grad()
     def update(self, outputs: Any, targets: Any) -> None:
-        """Take in one batch.
+        """Take in one batch, at once or with some that follow.
 
         Raises:
             TrainingError: If the step gave no outputs or targets to compare.
@@ -41,14 +44,27 @@ class MetricSet:
         if outputs is None or targets is None:
             message = "Metrics need outputs and targets; let the step return bz.StepResult(loss, outputs, targets)."
             raise TrainingError(message)
-        outputs = outputs.detach() if isinstance(outputs, torch.Tensor) else outputs
-        for metric in self._metrics.values():
-            metric.update(outputs, targets)
         self._has_batches = True
         self._values = None
+        if self._others:
+            _update(self._others, outputs, targets)
+        if not self._joining:
+            return
+        if not self._waiting.add(outputs, targets):
+            self._take_in_waiting()
+            _update(self._joining, outputs, targets)
+        elif self._waiting.are_full:
+            self._take_in_waiting()
+
+    def _take_in_waiting(self) -> None:
+        """Update with what waits. After an error it waits on: who asked may be a plugin, the run has to hear of it."""
+        for outputs, targets in self._waiting.joined():
+            _update(self._joining, outputs, targets)
+        self._waiting.clear()
 
     def values(self) -> dict[str, float]:
         """Return name to value over the batches so far; empty before the first."""
+        self._take_in_waiting()
         if self._values is None:
             computed = ((name, metric.compute()) for name, metric in self._metrics.items())
             self._values = {key: number for name, value in computed for key, number in _numbers(name, value)}
@@ -58,10 +74,12 @@ class MetricSet:
         """Forget all batches."""
         for metric in self._metrics.values() if self._has_batches else ():
             metric.reset()
+        self._waiting.clear()
         self._has_batches, self._values = False, {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every metric inside an epoch, as plain values and tensors."""
+        self._take_in_waiting()
         states = {name: _metric_state(metric) for name, metric in self._metrics.items()}
         return {"has_batches": self._has_batches, "metrics": states}
 
@@ -70,8 +88,16 @@ class MetricSet:
         for name, metric in self._metrics.items():
             if name in state["metrics"]:
                 _load_metric_state(metric, state["metrics"][name])
+        self._waiting.clear()
         self._has_batches = state["has_batches"]
         self._values = None if self._has_batches else {}
+
+
+@torch.no_grad()
+def _update(metrics: Iterable[Metric], outputs: Any, targets: Any) -> None:
+    outputs = outputs.detach() if isinstance(outputs, torch.Tensor) else outputs
+    for metric in metrics:
+        metric.update(outputs, targets)
 
 
 def _on_device(metric: Metric, device: torch.device) -> Metric:
