@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -406,3 +407,21 @@ def test_error_text_is_one_line_without_the_secrets_of_the_settings() -> None:
     with pytest.raises(ValueError, match="no access"):
         trainer.run(spec, TrainingSettings(device="cpu"), redact=lambda text: text.replace("hunter2", "***"))
     assert seen == ["", "ValueError: no access with ***"]
+
+
+def test_outputs_of_a_batch_are_gone_when_the_next_forward_pass_begins() -> None:
+    alive: list[int] = []
+    outputs: list[weakref.ref[torch.Tensor]] = []
+
+    def count_alive(*_: object) -> None:
+        alive.append(sum(one() is not None for one in outputs))
+
+    def keep(_module: object, _inputs: object, output: torch.Tensor) -> None:
+        outputs.append(weakref.ref(output))
+
+    spec = tiny_spec()
+    spec.model.register_forward_pre_hook(count_alive)
+    spec.model.register_forward_hook(keep)
+    train(spec, epochs=2)
+    assert len(alive) > 4
+    assert set(alive) == {0}

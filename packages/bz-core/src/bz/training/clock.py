@@ -11,7 +11,6 @@ Part = Literal["transfer", "forward", "backward", "optimizer", "metrics"]
 """What a training batch is made of; timed at a sample of the batches."""
 Block = Literal["data", "validation_data", "validation", "checkpoints", "loop"]
 """What is timed each time: waiting for batches, validations, checkpoints, and training loops as a whole."""
-Lap = Callable[[Part], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 TIMED_EVERY: Final = 13
@@ -35,7 +34,6 @@ class PartClock:
         self._sampled: dict[Part, int] = dict.fromkeys(get_args(Part), 0)
         self._timed_batches = 0
         self._loops = 0
-        self._last = 0
 
     @contextmanager
     def measuring(self, block: Block) -> Iterator[None]:
@@ -52,21 +50,15 @@ class PartClock:
         return (self._loops - 1) % TIMED_EVERY
 
     def timed(self, part: Part, function: Function) -> Function:
-        """Return the function for the batches that are timed; a lap that follows begins when it ends."""
+        """Return the function for the batches that are timed."""
 
         def call(*arguments: Any) -> Any:
-            self._last = perf_counter_ns()
+            started = perf_counter_ns()
             result = function(*arguments)
-            self.lap(part)
+            self._sampled[part] += perf_counter_ns() - started
             return result
 
         return call  # type: ignore[return-value]  # takes and returns the same
-
-    def lap(self, part: Part) -> None:
-        """Add the time since the last lap, in a batch that is timed."""
-        now = perf_counter_ns()
-        self._sampled[part] += now - self._last
-        self._last = now
 
     def count(self, batches: int, timed: int) -> None:
         """Count the batches of a loop, and those of them that were timed."""
@@ -84,7 +76,3 @@ class PartClock:
         if known:
             scale = min(scale, max(0.0, blocks["loop"] - blocks["data"]) / known)
         return {**blocks, **{part: value / 1e9 * scale for part, value in self._sampled.items()}}
-
-
-def untimed(_part: Part) -> None:
-    """Take the place of `lap` in a batch that is not timed."""

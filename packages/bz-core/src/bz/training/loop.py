@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bz.training.clock import TIMED_EVERY, PartClock, untimed
+from bz.training.clock import TIMED_EVERY, PartClock
 from bz.training.device import move_to_device
 from bz.training.finite import refuse_nonfinite
 
@@ -101,11 +101,13 @@ class TrainingLoop(_Loop):
     def _train(self, batches: Iterable[Any], first_index: int, offset: int) -> int:
         """Train on each batch; return how many were timed, those whose index leaves `offset`."""
         context, progress = self.context, self.progress
-        clock, lap, num_timed = self.clock, self.clock.lap, 0
-        step, update = self.step, self.optimization.update
+        timed, num_timed = self.clock.timed, 0
+        step, timed_step = self.step, timed("forward", self.step)
+        compute_gradients, make_step = self.optimization.compute_gradients, self.optimization.make_step
+        timed_gradients, timed_make_step = timed("backward", compute_gradients), timed("optimizer", make_step)
+        timed_move = timed("transfer", move_to_device)
         update_metrics = self.metrics.update if self.metrics else None
-        timed_step, timed_move = clock.timed("forward", step), clock.timed("transfer", move_to_device)
-        timed_metrics = clock.timed("metrics", self.metrics.update)
+        timed_metrics = timed("metrics", self.metrics.update)
         device = _target_device(context)
         on_start, on_end = self.hooks["start_training_batch"] or None, self.hooks["end_training_batch"] or None
         add_loss = progress.training_loss.add
@@ -125,7 +127,8 @@ class TrainingLoop(_Loop):
             if skips and not loss.isfinite():
                 self._skip(loss, index)
             else:
-                if update(result, moved, index, lap if is_timed else untimed):
+                (timed_gradients if is_timed else compute_gradients)(result, moved, index)
+                if (timed_make_step if is_timed else make_step)(index):
                     progress.global_step += 1
                 progress.loss = loss = loss.detach()
                 add_loss(loss)
@@ -135,6 +138,7 @@ class TrainingLoop(_Loop):
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None
+            del batch, moved, result, loss  # nothing of this batch takes memory during the next forward pass
             if index % CHECKED_EVERY == CHECKED_EVERY - 1:
                 self._look_at_losses()
             is_due = is_always_due or progress.checkpoint_requests or progress.stop is not None
@@ -193,6 +197,7 @@ class ValidationLoop(_Loop):
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None
+            del batch, result
             if index % CHECKED_EVERY == CHECKED_EVERY - 1:
                 progress.validation_loss.stack()
             if progress.stop is not None and progress.stop.when == "batch":

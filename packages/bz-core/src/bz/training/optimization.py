@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from bz.config.models import TrainingSettings
     from bz.progress import Progress
     from bz.spec import StepResult, TrainingSpec
-    from bz.training.clock import Lap
     from bz.training.precision import Precision
 
 Weight = float | torch.Tensor
@@ -111,13 +110,14 @@ class PlainOptimization(_WithoutWindow):
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
 
-    def update(self, result: StepResult, _batch: Any, _index: int, lap: Lap) -> bool:
-        """Make a step with the gradients of this batch."""
+    def compute_gradients(self, result: StepResult, _batch: Any, _index: int) -> None:
+        """Compute the gradients of this batch."""
         self._optimizer.zero_grad()
         result.loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-        lap("backward")
+
+    def make_step(self, _index: int) -> bool:
+        """Make a step with them."""
         self._optimizer.step()
-        lap("optimizer")
         return True
 
 
@@ -154,8 +154,8 @@ class WindowedOptimization:
         self._actual: Weight = 0.0
         self.is_window_open = False
 
-    def update(self, result: StepResult, batch: Any, index: int, lap: Lap) -> bool:
-        """Add the gradients of this batch, and make the step if it is the last of its window."""
+    def compute_gradients(self, result: StepResult, batch: Any, index: int) -> None:
+        """Add the gradients of this batch."""
         weight = self._weight(result, batch)
         if not self.is_window_open:
             self._optimizer.zero_grad()
@@ -164,10 +164,10 @@ class WindowedOptimization:
         self._actual = self._actual + weight
         loss = result.loss if self._window == 1 else result.loss * (weight / self._expected)
         self._steps.backward(loss)
-        lap("backward")
-        was_stepped = self._is_last(index) and self.flush()
-        lap("optimizer")
-        return was_stepped
+
+    def make_step(self, index: int) -> bool:
+        """Make the step if the batch is the last of its window; return whether one was made."""
+        return self._is_last(index) and self.flush()
 
     def _weight(self, result: StepResult, batch: Any) -> Weight:
         if self._window == 1:
@@ -254,8 +254,11 @@ class ManualOptimization(_WithoutWindow):
             yield
         torch.clear_autocast_cache()
 
-    def update(self, _result: StepResult, _batch: Any, _index: int, _lap: Lap) -> bool:
-        """Count what the step has done."""
+    def compute_gradients(self, result: StepResult, batch: Any, index: int) -> None:
+        """Leave that to the user's step, which has done it."""
+
+    def make_step(self, _index: int) -> bool:
+        """Count what the user's step has done."""
         self._steps.finish()
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,23 +18,34 @@ if TYPE_CHECKING:
 
 StepFunction = Callable[["TrainingContext", Any], Any]
 
+_new_result: Callable[[tuple[Any, ...]], StepResult] = partial(tuple.__new__, StepResult)
+"""What `StepResult(...)` comes to, without the Python function in between: for the step of every batch."""
 
-def default_step(spec: TrainingSpec) -> StepFunction:
+
+def default_step(spec: TrainingSpec) -> Callable[[TrainingContext, Any], StepResult]:
     """Return the step for pairs `(inputs, targets)`, and for mappings that the model takes as keywords.
 
-    It raises a TrainingError if a batch is neither, or nothing computes a loss.
+    It raises a TrainingError if a batch is neither, or nothing computes a loss that is a scalar. Of
+    pairs only the first loss is checked: the same function computes the others.
     """
     model, loss_fn = spec.model, spec.loss_fn
+    is_scalar = False
 
     def step(_context: TrainingContext, batch: Any) -> StepResult:
+        nonlocal is_scalar
         if isinstance(batch, (tuple, list)) and len(batch) == 2:  # noqa: PLR2004 - a pair
             inputs, targets = batch
             outputs = model(inputs)
             if loss_fn is None:
                 raise TrainingError("There is no loss_fn; give one, or write training_step(context, batch).")
-            return StepResult(loss_fn(outputs, targets), outputs, targets)
+            result = _new_result((loss_fn(outputs, targets), outputs, targets, None))
+            if is_scalar:
+                return result
+            checked = _checked(result)
+            is_scalar = checked is result
+            return checked
         if isinstance(batch, Mapping):
-            return _mapping_step(model, batch)
+            return _checked(_mapping_step(model, batch))
         message = (
             f"A batch is {_describe(batch)}; bz trains on pairs (inputs, targets) and on mappings, "
             "for anything else write training_step(context, batch)."
@@ -74,13 +86,13 @@ def make_step(
         own_steps: The user's steps; the first that returns something wins, else the default.
         precision: Wraps the forward pass.
     """
-    step = _first_result([*own_steps, default_step(spec)]) if own_steps else default_step(spec)
+    default = default_step(spec)
+    if precision.is_full and not own_steps:
+        return default
+    step = _first_result([*own_steps, default])
 
     def full(context: TrainingContext, batch: Any) -> StepResult:
-        result = step(context, batch)
-        if type(result) is StepResult and type(result.loss) is torch.Tensor and not result.loss.dim():
-            return result
-        return _checked(result)
+        return _checked(step(context, batch))
 
     def mixed(context: TrainingContext, batch: Any) -> StepResult:
         with precision.autocast():
