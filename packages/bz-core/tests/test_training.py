@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from bz import ConfigError, ScriptError, StepResult, Trainer, TrainingContext, TrainingError, TrainingSpec
 from bz.config import TrainingSettings
 from bz.plugins import Plugin, hookimpl
-from bz.testing import RecordingPlugin, tiny_spec, train
+from bz.testing import DeviceReads, RecordingPlugin, tiny_spec, train
 from bz.training.device import move_to_device, resolve_device
 
 if TYPE_CHECKING:
@@ -425,3 +426,37 @@ def test_outputs_of_a_batch_are_gone_when_the_next_forward_pass_begins() -> None
     train(spec, epochs=2)
     assert len(alive) > 4
     assert set(alive) == {0}
+
+
+@pytest.mark.parametrize("stands_for_device", [False, True])
+def test_step_that_returns_the_same_tensor_each_time_has_the_loss_of_each_batch(*, stands_for_device: bool) -> None:
+    returned, losses = torch.zeros(()), []
+
+    def replay(context: TrainingContext, batch: Any) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(context.model(batch[0]), batch[1])
+        losses.append(loss.item())
+        return returned.copy_(loss.detach())
+
+    spec = tiny_spec(training_step=replay, manual_optimization=True, validation_step=replay)
+    with DeviceReads() if stands_for_device else nullcontext():
+        result = train(spec, epochs=1)
+    training = losses[: len(list(spec.training_loader))]
+    assert result.training_loss == sum(training) / len(training)
+    assert result.validation_loss == sum(losses[len(training) :]) / len(losses[len(training) :])
+    assert len(set(losses)) > 4
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_loss_that_hooks_see_has_no_graph(*, manual: bool) -> None:
+    seen: list[bool] = []
+
+    class Look(Plugin):
+        def end_training_batch(self, context: TrainingContext) -> None:
+            assert context.loss is not None
+            seen.append(context.loss.requires_grad)
+
+    def step(context: TrainingContext, batch: Any) -> torch.Tensor:
+        return nn.functional.cross_entropy(context.model(batch[0]), batch[1])
+
+    train(tiny_spec(training_step=step, manual_optimization=manual), Look(), epochs=1)
+    assert set(seen) == {False}

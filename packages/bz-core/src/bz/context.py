@@ -194,7 +194,8 @@ class TrainingContext:
     @property
     def loss(self) -> torch.Tensor | None:
         """The detached loss of the last batch, a 0-d tensor on `device`; `float()` waits for the device."""
-        return self._progress.loss
+        loss = self._progress.loss
+        return loss if loss is None else loss.detach()
 
     @property
     def grad_norm(self) -> torch.Tensor | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     import torch
@@ -122,20 +122,20 @@ class LossTotal:
     that everybody writes, `total += loss.item()`, no matter when and how often it is read.
 
     Attributes:
-        add: Adds a detached 0-d loss; does not wait for the device. The `append` of a list, since it is
-            called for each batch.
+        add: Adds a loss: its number, or a 0-d tensor that nobody writes to again, which does not wait for
+            the device. The `append` of a list, since it is called for each batch.
         first_nonfinite: Index of the first loss that was NaN or infinite, among those read; else None.
     """
 
     __slots__ = ("_chunks", "_number_read", "_number_stacked", "_pending", "_total", "add", "first_nonfinite")
 
     def __init__(self) -> None:
-        self._pending: list[torch.Tensor] = []
+        self._pending: list[torch.Tensor | float] = []
         self._chunks: list[torch.Tensor] = []
         self._total = 0.0
         self._number_stacked = 0
         self._number_read = 0
-        self.add: Callable[[torch.Tensor], None] = self._pending.append
+        self.add: Callable[[torch.Tensor | float], None] = self._pending.append
         self.first_nonfinite: int | None = None
 
     @property
@@ -144,13 +144,16 @@ class LossTotal:
         return self._number_stacked + len(self._pending)
 
     def stack(self) -> None:
-        """Put the losses that are kept one by one into one tensor; to be called now and then."""
+        """Add up what are numbers, and put tensors that are kept one by one into one; to be called now and then."""
         import torch
 
         if not self._pending:
             return
         self._number_stacked += len(self._pending)
-        self._chunks.append(torch.stack(self._pending))
+        if isinstance(self._pending[0], torch.Tensor):
+            self._chunks.append(torch.stack(cast("list[torch.Tensor]", self._pending)))
+        else:
+            self._add_up(cast("list[float]", self._pending))
         self._pending.clear()
 
     def restore(self, total: float, batch_count: int) -> None:
@@ -171,12 +174,15 @@ class LossTotal:
     def _read_chunks(self) -> None:
         import torch
 
-        for loss in torch.cat(self._chunks).tolist():
+        self._add_up(torch.cat(self._chunks).tolist())
+        self._chunks.clear()
+
+    def _add_up(self, losses: list[float]) -> None:
+        for loss in losses:
             self._total += loss
             if self.first_nonfinite is None and not math.isfinite(loss):
                 self.first_nonfinite = self._number_read
             self._number_read += 1
-        self._chunks.clear()
 
     @property
     def mean(self) -> float:
@@ -188,8 +194,9 @@ class LossTotal:
 class Progress:
     """Where the run is; written by the trainer alone.
 
-    `limit` says which limit of the settings was reached, `started` is when this session began on
-    the clock of `time.perf_counter`, `seconds_before` is the length of all sessions before it.
+    `loss` may hold on to the graph that it was computed with, which its backward pass has emptied.
+    `limit` says which limit of the settings was reached, `started` is when this session began on the
+    clock of `time.perf_counter`, `seconds_before` is the length of all sessions before it.
     """
 
     training_metrics: MetricValues

@@ -12,6 +12,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bz.training.device import stands_for_accelerator
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
@@ -44,6 +46,8 @@ class DeviceReads:
 
     All tensors count as tensors of a device; those that are on the host in any case, such as the
     step number of Adam, have to be left out of what is measured. Threads of their own are not seen.
+    A training that begins meanwhile reads as on an accelerator: on the CPU, where that costs
+    nothing, it reads the loss of each batch.
 
     Attributes:
         places: How often each place in the code read, as `file.py:12 function`.
@@ -61,6 +65,8 @@ class DeviceReads:
 
     def __enter__(self) -> Self:
         """Begin to count."""
+        token = stands_for_accelerator.set(True)
+        self._modes.callback(stands_for_accelerator.reset, token)
         self._modes.enter_context(_FunctionWatch(self))
         self._modes.enter_context(_OperatorWatch(self))
         return self

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 import torch
 
 from bz.errors import ConfigError
+
+stands_for_accelerator: Final[ContextVar[bool]] = ContextVar("stands_for_accelerator", default=False)
+"""Whether the CPU is treated as a device that has to be waited for, to see what would be read from one."""
+
+
+def is_read_at_once(device: torch.device) -> bool:
+    """Return whether a number on this device is there for the asking; others are collected, to wait once for many."""
+    return device.type == "cpu" and not stands_for_accelerator.get()
 
 
 def resolve_device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bz.training.clock import TIMED_EVERY, PartClock
-from bz.training.device import move_to_device
+from bz.training.device import is_read_at_once, move_to_device
 from bz.training.finite import refuse_nonfinite
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class TrainingLoop(_Loop):
         clock, offset = self.clock, self.clock.sample()
         with clock.measuring("loop"):
             timed = self._train(batches, first_index, offset)
+        self.progress.loss = self.context.loss  # without its graph
         clock.count(self.progress.batches_done - first_index, timed)
         if not self.must_stop():
             self._flush()
@@ -108,7 +109,7 @@ class TrainingLoop(_Loop):
         timed_move = timed("transfer", move_to_device)
         update_metrics = self.metrics.update if self.metrics else None
         timed_metrics = timed("metrics", self.metrics.update)
-        device = _target_device(context)
+        device, reads_at_once = _target_device(context), is_read_at_once(context.device)
         on_start, on_end = self.hooks["start_training_batch"] or None, self.hooks["end_training_batch"] or None
         add_loss = progress.training_loss.add
         skips = self.on_nonfinite == "skip"
@@ -130,8 +131,9 @@ class TrainingLoop(_Loop):
                 (timed_gradients if is_timed else compute_gradients)(result, moved, index)
                 if (timed_make_step if is_timed else make_step)(index):
                     progress.global_step += 1
-                progress.loss = loss = loss.detach()
-                add_loss(loss)
+                progress.loss = loss
+                # A copy, since a step that replays a captured graph returns the same tensor again and again.
+                add_loss(loss.item() if reads_at_once else loss.detach().clone())
                 if update_metrics is not None:
                     (timed_metrics if is_timed else update_metrics)(result.outputs, result.targets)
             progress.batches_done = index + 1
@@ -180,7 +182,7 @@ class ValidationLoop(_Loop):
     def run(self, batches: Iterable[Any]) -> bool:
         """Measure each batch; return False when a stop took effect after a batch."""
         context, progress, metrics = self.context, self.progress, self.metrics or None
-        device = _target_device(context)
+        device, reads_at_once = _target_device(context), is_read_at_once(context.device)
         on_start, on_end = self.hooks["start_validation_batch"] or None, self.hooks["end_validation_batch"] or None
         add_loss = progress.validation_loss.add
         for index, batch in enumerate(batches):
@@ -190,14 +192,14 @@ class ValidationLoop(_Loop):
                 on_start(context)
             result = self.step(context, progress.batch)
             progress.outputs = result.outputs
-            progress.loss = result.loss.detach()
-            add_loss(progress.loss)
+            progress.loss = loss = result.loss.detach()
+            add_loss(loss.item() if reads_at_once else loss.clone())
             if metrics is not None:
                 metrics.update(result.outputs, result.targets)
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None
-            del batch, result
+            del batch, result, loss
             if index % CHECKED_EVERY == CHECKED_EVERY - 1:
                 progress.validation_loss.stack()
             if progress.stop is not None and progress.stop.when == "batch":

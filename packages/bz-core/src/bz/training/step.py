@@ -90,13 +90,14 @@ def make_step(
     if precision.is_full and not own_steps:
         return default
     step = _first_result([*own_steps, default])
+    check = _checked_and_detached if spec.steps_itself else _checked
 
     def full(context: TrainingContext, batch: Any) -> StepResult:
-        return _checked(step(context, batch))
+        return check(step(context, batch))
 
     def mixed(context: TrainingContext, batch: Any) -> StepResult:
         with precision.autocast():
-            return _checked(step(context, batch))
+            return check(step(context, batch))
 
     return full if precision.is_full else mixed
 
@@ -128,3 +129,9 @@ def _checked(result: Any) -> StepResult:
             raise TrainingError(message)
         return checked._replace(loss=loss.reshape(()))
     return checked
+
+
+def _checked_and_detached(result: Any) -> StepResult:
+    """Return the result of a step that has computed its gradients: what else its loss came from need not stay."""
+    checked = _checked(result)
+    return checked._replace(loss=checked.loss.detach())
