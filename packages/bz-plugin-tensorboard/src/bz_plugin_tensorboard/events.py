@@ -38,6 +38,9 @@ class EventFile:
         add_beginning: Adds the events that stand first. It is called when others follow or the file is flushed, since
             TensorBoard is imported for the first event, and training has not to wait for that.
 
+    Attributes:
+        has_begun: Whether there are events in it.
+
     Raises:
         OSError: If it cannot be made.
     """
@@ -45,6 +48,7 @@ class EventFile:
     def __init__(self, folder: Path, first_step: int, add_beginning: Callable[[EventFile], None] | None = None) -> None:
         self._first_step = first_step
         self._add_beginning = add_beginning
+        self.has_begun = False
         self._event: Any = None
         self._summary: Any = None
         self._points: dict[str, Any] = {}
@@ -54,16 +58,12 @@ class EventFile:
         self.path = folder / _next_name(folder)
         self._file = self.path.open("xb", buffering=0)
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether there are events in it."""
-        return self._event is not None
-
     def _begin(self) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         self._event, self._summary = Event, Summary
+        self.has_begun = True
         self.add(0, file_version=FILE_VERSION)
         self.add(self._first_step, session_log=SessionLog(status=SessionLog.START))
         if self._add_beginning is not None:
@@ -71,7 +71,7 @@ class EventFile:
 
     def add(self, step: int, wall_time: float | None = None, **content: Any) -> None:
         """Keep an event for the next `flush`; `content` is its one other field, such as `summary`."""
-        if self._event is None:
+        if not self.has_begun:
             self._begin()
         event = self._event(step=step, wall_time=time.time() if wall_time is None else wall_time, **content)
         self._unwritten += record(event.SerializeToString())
@@ -80,7 +80,7 @@ class EventFile:
         """Keep a point of a curve for the next `flush`; one event for each curve is filled anew each time."""
         event = self._points.get(tag)
         if event is None:
-            if self._event is None:
+            if not self.has_begun:
                 self._begin()
             summary = self._summary(value=[self._summary.Value(tag=tag)])
             event = self._points[tag] = self._event(summary=summary)
@@ -95,7 +95,7 @@ class EventFile:
         Raises:
             OSError: If the disk refuses; the file then ends with its last whole record.
         """
-        if self._event is None:
+        if not self.has_begun:
             self._begin()
         data, written = bytes(self._unwritten), 0
         try:

@@ -16,9 +16,9 @@ from bz.intervals import Interval, Schedule
 from bz.plugins import Plugin, hookimpl
 from bz_plugin_tensorboard import drawing, hparams
 from bz_plugin_tensorboard.events import EventFile, cut_back, own_sizes
+from bz_plugin_tensorboard.losses import StepLosses
 from bz_plugin_tensorboard.memory import device_memory
 from bz_plugin_tensorboard.pending import PendingScalars
-from bz_plugin_tensorboard.window import WindowLosses
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,8 @@ class TensorBoardPlugin(Plugin):
         self._has_graph = False
         self._has_layout = False
         self._rates_step = -1
-        self._losses = WindowLosses()
+        self._losses = StepLosses()
+        self._step = 0
         self._shows_norm = False
         self._histograms = None if self._histograms_every is None else Schedule(self._histograms_every)
         self._has_histograms_inside = self._histograms_every is not None and self._histograms_every.is_inside_epoch
@@ -109,7 +110,8 @@ class TensorBoardPlugin(Plugin):
         """Go on with the curves: cut off what was written behind the checkpoint, and begin a further event file."""
         self._has_graph = bool(self._state.get("has_graph"))
         self._rates_step = int(self._state.get("rates_step", -1))
-        self._losses = WindowLosses(self._state.get("step", context.global_step), self._state.get("window", ()))
+        self._step = self._state.get("step", context.global_step)
+        self._losses = StepLosses(self._step, self._state.get("window", ()))
         folder = self._base_folder(context) / self._state.get("subfolder", "")
         cut_back(folder, self._state.get("sizes", {}))
         self._open(context, folder, first_step=context.global_step + 1)
@@ -134,28 +136,31 @@ class TensorBoardPlugin(Plugin):
         """Keep the loss on its device; read and write the kept ones every `log_every` steps."""
         if self._file is None:
             return
-        if self._losses.add(context.loss, context.global_step):
-            self._end_step(context)
-            if context.global_step % self._log_every == 0:
+        step, loss = context.global_step, context.loss
+        assert loss is not None
+        self._losses.add(step, loss)
+        if step != self._step:
+            self._step = step
+            if self._shows_norm or self._has_histograms_inside:
+                self._end_step(context)
+            if step % self._log_every == 0:
                 self._write_due(context)
-            elif not self._file.has_begun:
-                self._file.flush()
+        if not self._file.has_begun:
+            self._file.flush()
         if self._shows_graph and not self._has_graph:
             self._write_graph(context)
 
     def _end_step(self, context: TrainingContext) -> None:
-        """Keep what is shown of each optimizer step, which may have been made of several batches."""
-        step, loss = context.global_step, self._losses.take()
-        if loss is not None:
-            self._pending.add("loss/step", step, loss)
+        """Keep what is shown of each optimizer step beside its loss."""
         if self._shows_norm and (norm := context.grad_norm) is not None:
-            self._pending.add("grad_norm", step, norm)
+            self._pending.add("grad_norm", context.global_step, norm)
         if self._has_histograms_inside:
             self._write_histograms(context)
 
     def end_training_loop(self, context: TrainingContext) -> None:
         """Write what is kept, and the histograms if they are due: the gradients are those of the last batch."""
-        if self._losses.add(None, context.global_step):  # made only when the loader turned out to have no more batches
+        if self._step != context.global_step:  # made only when the loader turned out to have no more batches
+            self._step = context.global_step
             self._end_step(context)
         if not self._has_histograms_inside:
             self._write_histograms(context)
@@ -197,7 +202,7 @@ class TensorBoardPlugin(Plugin):
             return
         file, self._file = self._file, None
         try:
-            self._write_pending(file)
+            self._write_pending(file, context.global_step)
             end = hparams.session_end(context.status, context.started_at.timestamp() + context.elapsed_seconds)
             if end is not None:
                 file.add(context.global_step, summary=end)
@@ -281,16 +286,16 @@ class TensorBoardPlugin(Plugin):
         """Write the kept points, and what is read as often: learning rates and memory."""
         if self._file is None:
             return
-        self._write_pending(self._file)
+        self._write_pending(self._file, context.global_step)
         if self._rates_step != context.global_step:
             self._rates_step = context.global_step
             for tag, value in (*_learning_rates(context.learning_rates), *device_memory(context.device)):
                 self._file.add_point(tag, context.global_step, value)
         self._file.flush()
 
-    def _write_pending(self, file: EventFile) -> None:
-        for tag, step, wall_time, value in self._pending.take():
-            file.add_point(tag, step, value, wall_time)
+    def _write_pending(self, file: EventFile, step: int | None = None) -> None:
+        for point in (*self._losses.take(step), *self._pending.take()):
+            file.add_point(point.tag, point.step, point.value, point.wall_time)
 
 
 def _unused(folder: Path) -> Path:

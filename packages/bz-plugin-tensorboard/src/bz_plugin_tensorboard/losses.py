@@ -1,0 +1,68 @@
+"""The losses of the batches, on their device until they are shown: each optimizer step has one point."""
+
+from __future__ import annotations
+
+import time
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from bz_plugin_tensorboard.pending import Point
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import torch
+
+TAG = "loss/step"
+
+
+class StepLosses:
+    """Keeps the loss of each batch; the mean over those that made a step becomes its point.
+
+    Args:
+        step: The step that the batches before have made.
+        window: Losses of batches since then, as they were saved.
+    """
+
+    def __init__(self, step: int = 0, window: Iterable[float] = ()) -> None:
+        self._step = step
+        self._window = list(window)
+        self._labels: list[tuple[int, float]] = []
+        self._losses: list[torch.Tensor] = []
+
+    def add(self, step: int, loss: torch.Tensor) -> None:
+        """Keep the loss of a batch, copied on its device: a captured graph would overwrite it at its next replay.
+
+        Args:
+            step: Steps made so far, one that this batch has made included.
+            loss: A 0-d tensor.
+        """
+        self._labels.append((step, time.time()))
+        self._losses.append(loss.clone())
+
+    def take(self, step: int | None = None) -> Iterator[Point]:
+        """Yield the points of the steps that were made, and keep their losses no longer; waits for the device once.
+
+        Args:
+            step: Steps made so far, if that is known: the last one may have been made when there were no more batches.
+        """
+        import torch
+
+        labels, losses = self._labels, self._losses
+        self._labels, self._losses = [], []
+        numbers = torch.stack([loss.float() for loss in losses]).tolist() if losses else []
+        for (at, wall_time), number in zip(labels, numbers, strict=True):
+            self._window.append(number)
+            if at != self._step:
+                yield self._point(at, wall_time)
+        if step is not None and step != self._step and self._window:
+            yield self._point(step, time.time())
+
+    def _point(self, step: int, wall_time: float) -> Point:
+        self._step, window, self._window = step, self._window, []
+        return Point(TAG, step, wall_time, fmean(window))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the losses that made no step yet, and the step before them; all others must have been taken."""
+        assert not self._losses
+        return {"step": self._step, "window": list(self._window)}
