@@ -216,6 +216,13 @@ def test_own_step_of_a_plugin_takes_the_place_of_the_default() -> None:
     assert losses[2] != 7.0
 
 
+@pytest.mark.parametrize("name", ["training_step", "validation_step"])
+def test_step_of_the_script_that_returns_nothing_is_explained(name: str) -> None:
+    steps: dict[str, Any] = {name: lambda _context, _batch: None}
+    with pytest.raises(TrainingError, match=f"The {name} returned nothing; let it end with `return loss`."):
+        train(tiny_spec(**steps))
+
+
 BAD_BATCHES: dict[str, tuple[Any, str]] = {
     "tensor": (torch.ones(2, 4), r"A batch is a tensor of shape \(2, 4\); bz trains on pairs"),
     "three": ((torch.ones(2), torch.ones(2), torch.ones(2)), "A batch is a tuple of 3 items; bz trains on pairs"),

@@ -28,7 +28,7 @@ from bz.training.precision import Precision
 from bz.training.predictions import Predictor, forward
 from bz.training.preparation import gather_facts, prepare_model, prepare_spec
 from bz.training.state import check_checkpoint, load_weights
-from bz.training.step import make_step
+from bz.training.step import make_step, step_of_script
 from bz.training.weights import check_weights, swapped_weights
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ class Evaluation:
 
     def steps(self) -> list[StepFunction]:
         """Return the steps of the user's own: that of the script, then those of plugins."""
-        own = [self.spec.validation_step] if self.spec.validation_step else []
-        return [*own, *self._plugins.step_functions("validation_step")]
+        name, own = "validation_step", self.spec.validation_step
+        return [*([step_of_script(own, name)] if own else []), *self._plugins.step_functions(name)]
 
     def _batches(self, loader: Iterable[Any], limit: int | None) -> Iterator[Any]:
         return EpochData(loader).begin(self._progress.epoch, limit)

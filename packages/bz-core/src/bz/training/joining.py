@@ -39,7 +39,7 @@ def joins_batches(metric: object) -> bool:
 
 
 class WaitingBatches:
-    """Copies of batches, at most `MOST_BATCHES`.
+    """Copies of batches; at most `MOST_BATCHES`, then they have to be taken in.
 
     They are copies since a loader may fill the same tensors again, and a captured graph overwrites
     its outputs at the next replay.
@@ -49,20 +49,15 @@ class WaitingBatches:
         self._outputs: list[torch.Tensor] = []
         self._targets: list[torch.Tensor] = []
 
-    @property
-    def are_full(self) -> bool:
-        """Whether none may be added before these were taken in."""
-        return len(self._outputs) >= MOST_BATCHES
-
-    def add(self, outputs: Any, targets: Any) -> bool:
-        """Copy a batch on its device; return False for one that cannot wait, large or not of two tensors."""
+    def add(self, outputs: Any, targets: Any) -> int:
+        """Copy a batch on its device; return how many wait now, 0 if this one cannot: large, or not two tensors."""
         if not isinstance(outputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
-            return False
+            return 0
         if outputs.nbytes + targets.nbytes > MOST_BYTES:
-            return False
+            return 0
         self._outputs.append(outputs.detach().clone())
-        self._targets.append(targets.detach().clone())
-        return True
+        self._targets.append((targets.detach() if targets.requires_grad else targets).clone())
+        return len(self._outputs)
 
     def joined(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         """Return outputs and targets of all as one batch, or one by one where they differ in more than their number."""

@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from bz.context import TrainingContext
     from bz.plugins.guard import GuardedHook
     from bz.progress import Progress
-    from bz.spec import StepResult
     from bz.training.metrics import MetricSet
     from bz.training.optimization import Optimization
+    from bz.training.step import CheckedResult
 
 logger = logging.getLogger(__name__)
 
 CHECKED_EVERY: Final = 100
 """Batches between two looks at the losses; one for what is not finite waits for the device."""
 
-Step = Callable[["TrainingContext", Any], "StepResult"]
+Step = Callable[["TrainingContext", Any], "CheckedResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,25 +122,31 @@ class TrainingLoop(_Loop):
             progress.batch = moved
             if on_start is not None:
                 on_start(context)
-            result = (timed_step if is_timed else step)(context, moved)
-            loss = result.loss
-            progress.outputs = result.outputs
+            loss, outputs, targets, weight = (timed_step if is_timed else step)(context, moved)
+            progress.outputs = outputs
             if skips and not loss.isfinite():
                 self._skip(loss, index)
             else:
-                (timed_gradients if is_timed else compute_gradients)(result, moved, index)
+                (timed_gradients if is_timed else compute_gradients)(loss, weight, moved, index)
                 if (timed_make_step if is_timed else make_step)(index):
                     progress.global_step += 1
                 progress.loss = loss
                 # A copy, since a step that replays a captured graph returns the same tensor again and again.
                 add_loss(loss.item() if reads_at_once else loss.detach().clone())
                 if update_metrics is not None:
-                    (timed_metrics if is_timed else update_metrics)(result.outputs, result.targets)
+                    (timed_metrics if is_timed else update_metrics)(outputs, targets)
             progress.batches_done = index + 1
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None
-            del batch, moved, result, loss  # nothing of this batch takes memory during the next forward pass
+            del (
+                batch,
+                moved,
+                loss,
+                outputs,
+                targets,
+                weight,
+            )  # nothing of this batch takes memory during the next forward pass
             if index % CHECKED_EVERY == CHECKED_EVERY - 1:
                 self._look_at_losses()
             is_due = is_always_due or progress.checkpoint_requests or progress.stop is not None
@@ -190,16 +196,16 @@ class ValidationLoop(_Loop):
             progress.batch = batch if device is None else move_to_device(batch, device)
             if on_start is not None:
                 on_start(context)
-            result = self.step(context, progress.batch)
-            progress.outputs = result.outputs
-            progress.loss = loss = result.loss.detach()
+            loss, outputs, targets, _ = self.step(context, progress.batch)
+            progress.outputs = outputs
+            progress.loss = loss = loss.detach()
             add_loss(loss.item() if reads_at_once else loss.clone())
             if metrics is not None:
-                metrics.update(result.outputs, result.targets)
+                metrics.update(outputs, targets)
             if on_end is not None:
                 on_end(context)
             progress.batch = progress.outputs = None
-            del batch, result, loss
+            del batch, loss, outputs, targets
             if index % CHECKED_EVERY == CHECKED_EVERY - 1:
                 progress.validation_loss.stack()
             if progress.stop is not None and progress.stop.when == "batch":

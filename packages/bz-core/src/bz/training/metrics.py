@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bz.errors import ConfigError, TrainingError, suggestion
-from bz.training.joining import WaitingBatches, joins_batches
+from bz.training.joining import MOST_BATCHES, WaitingBatches, joins_batches
 
 if TYPE_CHECKING:
     from bz.spec import Metric
@@ -50,11 +50,11 @@ class MetricSet:
             _update(self._others, outputs, targets)
         if not self._joining:
             return
-        if not self._waiting.add(outputs, targets):
+        num_waiting = self._waiting.add(outputs, targets)
+        if num_waiting in {0, MOST_BATCHES}:
             self._take_in_waiting()
+        if num_waiting == 0:
             _update(self._joining, outputs, targets)
-        elif self._waiting.are_full:
-            self._take_in_waiting()
 
     def _take_in_waiting(self) -> None:
         """Update with what waits. After an error it waits on: who asked may be a plugin, the run has to hear of it."""

@@ -15,7 +15,7 @@ from bz.training.batches import count_samples
 if TYPE_CHECKING:
     from bz.config.models import TrainingSettings
     from bz.progress import Progress
-    from bz.spec import StepResult, TrainingSpec
+    from bz.spec import TrainingSpec
     from bz.training.precision import Precision
 
 Weight = float | torch.Tensor
@@ -110,10 +110,10 @@ class PlainOptimization(_WithoutWindow):
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
 
-    def compute_gradients(self, result: StepResult, _batch: Any, _index: int) -> None:
+    def compute_gradients(self, loss: torch.Tensor, _weight: Weight | None, _batch: Any, _index: int) -> None:
         """Compute the gradients of this batch."""
         self._optimizer.zero_grad()
-        result.loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
 
     def make_step(self, _index: int) -> bool:
         """Make a step with them."""
@@ -154,29 +154,28 @@ class WindowedOptimization:
         self._actual: Weight = 0.0
         self.is_window_open = False
 
-    def compute_gradients(self, result: StepResult, batch: Any, index: int) -> None:
+    def compute_gradients(self, loss: torch.Tensor, weight: Weight | None, batch: Any, index: int) -> None:
         """Add the gradients of this batch."""
-        weight = self._weight(result, batch)
+        weight = self._known_weight(weight, loss, batch)
         if not self.is_window_open:
             self._optimizer.zero_grad()
             self._expected, self._actual = weight * self._window_size(index), 0.0
             self.is_window_open = True
         self._actual = self._actual + weight
-        loss = result.loss if self._window == 1 else result.loss * (weight / self._expected)
-        self._steps.backward(loss)
+        self._steps.backward(loss if self._window == 1 else loss * (weight / self._expected))
 
     def make_step(self, index: int) -> bool:
         """Make the step if the batch is the last of its window; return whether one was made."""
         return self._is_last(index) and self.flush()
 
-    def _weight(self, result: StepResult, batch: Any) -> Weight:
+    def _known_weight(self, weight: Weight | None, loss: torch.Tensor, batch: Any) -> Weight:
         if self._window == 1:
             return 1.0
-        if result.weight is None:
+        if weight is None:
             return float(count_samples(batch))
-        if isinstance(result.weight, torch.Tensor):  # of integers or in half precision, it would round the gradients
-            return result.weight.to(torch.promote_types(result.loss.dtype, torch.float32))
-        return result.weight
+        if isinstance(weight, torch.Tensor):  # of integers or in half precision, it would round the gradients
+            return weight.to(torch.promote_types(loss.dtype, torch.float32))
+        return weight
 
     def _window_size(self, index: int) -> int:
         size = self._window - index % self._window
@@ -254,7 +253,7 @@ class ManualOptimization(_WithoutWindow):
             yield
         torch.clear_autocast_cache()
 
-    def compute_gradients(self, result: StepResult, batch: Any, index: int) -> None:
+    def compute_gradients(self, loss: torch.Tensor, weight: Weight | None, batch: Any, index: int) -> None:
         """Leave that to the user's step, which has done it."""
 
     def make_step(self, _index: int) -> bool:

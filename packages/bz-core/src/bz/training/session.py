@@ -34,7 +34,7 @@ from bz.training.result import TrainingResult
 from bz.training.saving import CheckpointWriter
 from bz.training.schedulers import Schedulers
 from bz.training.state import RunState, check_checkpoint
-from bz.training.step import make_step
+from bz.training.step import make_step, step_of_script
 from bz.training.validation import Validation
 from bz.training.weights import check_weights
 
@@ -187,7 +187,7 @@ class Session:
         Raises:
             ScriptError: If bz would have to step the optimizers and cannot.
         """
-        steps = [*([own] if own else []), *self._plugins.step_functions(hook)]
+        steps = [*([step_of_script(own, hook)] if own else []), *self._plugins.step_functions(hook)]
         if hook == "training_step" and self._spec.steps_itself and not steps:
             raise ScriptError(
                 "The script steps its optimizers itself, but has no training_step(context, batch) that does so."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
 
 StepFunction = Callable[["TrainingContext", Any], Any]
 
-_new_result: Callable[[tuple[Any, ...]], StepResult] = partial(tuple.__new__, StepResult)
-"""What `StepResult(...)` comes to, without the Python function in between: for the step of every batch."""
+CheckedResult = tuple[torch.Tensor, Any, Any, float | torch.Tensor | None]
+"""Loss, outputs, targets and weight: a `StepResult` whose loss is a scalar, or a plain tuple, which is sooner made."""
 
 
-def default_step(spec: TrainingSpec) -> Callable[[TrainingContext, Any], StepResult]:
+def default_step(spec: TrainingSpec) -> Callable[[TrainingContext, Any], CheckedResult]:
     """Return the step for pairs `(inputs, targets)`, and for mappings that the model takes as keywords.
 
     It raises a TrainingError if a batch is neither, or nothing computes a loss that is a scalar. Of
@@ -31,18 +30,18 @@ def default_step(spec: TrainingSpec) -> Callable[[TrainingContext, Any], StepRes
     model, loss_fn = spec.model, spec.loss_fn
     is_scalar = False
 
-    def step(_context: TrainingContext, batch: Any) -> StepResult:
+    def step(_context: TrainingContext, batch: Any) -> CheckedResult:
         nonlocal is_scalar
         if isinstance(batch, (tuple, list)) and len(batch) == 2:  # noqa: PLR2004 - a pair
             inputs, targets = batch
             outputs = model(inputs)
             if loss_fn is None:
                 raise TrainingError("There is no loss_fn; give one, or write training_step(context, batch).")
-            result = _new_result((loss_fn(outputs, targets), outputs, targets, None))
+            loss = loss_fn(outputs, targets)
             if is_scalar:
-                return result
-            checked = _checked(result)
-            is_scalar = checked is result
+                return loss, outputs, targets, None
+            checked = _checked(StepResult(loss, outputs, targets))
+            is_scalar = checked.loss is loss
             return checked
         if isinstance(batch, Mapping):
             return _checked(_mapping_step(model, batch))
@@ -78,7 +77,7 @@ def _describe(batch: object) -> str:
 
 def make_step(
     spec: TrainingSpec, own_steps: Sequence[StepFunction], precision: Precision
-) -> Callable[[TrainingContext, Any], StepResult]:
+) -> Callable[[TrainingContext, Any], CheckedResult]:
     """Return the function that turns a batch into a checked result.
 
     Args:
@@ -87,30 +86,39 @@ def make_step(
         precision: Wraps the forward pass.
     """
     default = default_step(spec)
-    if precision.is_full and not own_steps:
-        return default
-    step = _first_result([*own_steps, default])
     check = _checked_and_detached if spec.steps_itself else _checked
 
-    def full(context: TrainingContext, batch: Any) -> StepResult:
-        return check(step(context, batch))
-
-    def mixed(context: TrainingContext, batch: Any) -> StepResult:
-        with precision.autocast():
-            return check(step(context, batch))
-
-    return full if precision.is_full else mixed
-
-
-def _first_result(steps: Sequence[StepFunction]) -> StepFunction:
-    def step(context: TrainingContext, batch: Any) -> Any:
-        for one in steps:
-            result = one(context, batch)
+    def first_result(context: TrainingContext, batch: Any) -> CheckedResult:
+        for step in own_steps:
+            result = step(context, batch)
             if result is not None:
-                return result
-        raise AssertionError("the default step always returns something")
+                return check(result)
+        return default(context, batch)
 
-    return step
+    def mixed(context: TrainingContext, batch: Any) -> CheckedResult:
+        with precision.autocast():
+            return first_result(context, batch)
+
+    if not precision.is_full:
+        return mixed
+    return first_result if own_steps else default
+
+
+def step_of_script(step: StepFunction, name: str) -> StepFunction:
+    """Return the step, which then must return something: a forgotten `return` would leave batches to the default.
+
+    Args:
+        step: Of the script itself; one of a plugin may leave a batch to others.
+        name: What it is called there.
+    """
+
+    def call(context: TrainingContext, batch: Any) -> Any:
+        result = step(context, batch)
+        if result is None:
+            raise TrainingError(f"The {name} returned nothing; let it end with `return loss`.")
+        return result
+
+    return call
 
 
 def _checked(result: Any) -> StepResult:
