@@ -101,7 +101,8 @@ def prepare(folder: Path) -> None:
 
 def seconds(command: list[str], folder: Path, now: Callable[[], float]) -> float:
     """Return how long the command takes."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BZ_")}
+    left_out = "BZ_", "PYTHONDONTWRITEBYTECODE"  # installed packages are compiled ahead, so these sources may be, too
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     environment |= {"OMP_NUM_THREADS": "1", "KERAS_BACKEND": "torch", "PYTHONWARNINGS": "ignore"}
     began = now()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - our own
