@@ -102,6 +102,11 @@ class TrainingContext:
         return self._facts.device
 
     @property
+    def reads_wait(self) -> bool:
+        """Whether reading a number on `device` waits for it; False on the CPU, where it may be read at every batch."""
+        return self._facts.reads_wait
+
+    @property
     def epochs(self) -> int | None:
         """Planned number of epochs; None when only `max_time`, or `max_steps` of unknown length, ends the run."""
         return self._facts.epochs

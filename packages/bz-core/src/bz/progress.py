@@ -234,6 +234,7 @@ class RunFacts:
 
     Attributes:
         device: Where the model and the batches are.
+        reads_wait: Whether reading a number on it waits for it.
         epochs: Planned number of epochs, or None when only a time, or steps of unknown number per epoch, end the run.
         max_steps: Optimizer steps after which the run is complete, if that is set.
         training_batches: Batches of one training loop, or None when the loader has no length.
@@ -249,6 +250,7 @@ class RunFacts:
     """
 
     device: torch.device
+    reads_wait: bool
     epochs: int | None
     max_steps: int | None = None
     training_batches: int | None = None

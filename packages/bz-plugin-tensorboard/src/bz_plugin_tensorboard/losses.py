@@ -6,7 +6,7 @@ import time
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from bz_plugin_tensorboard.pending import Point
+from bz_plugin_tensorboard.pending import Point, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,17 +28,17 @@ class StepLosses:
         self._step = step
         self._window = list(window)
         self._labels: list[tuple[int, float]] = []
-        self._losses: list[torch.Tensor] = []
+        self._losses: list[torch.Tensor | float] = []
 
-    def add(self, step: int, loss: torch.Tensor) -> None:
-        """Keep the loss of a batch, copied on its device: a captured graph would overwrite it at its next replay.
+    def add(self, step: int, loss: torch.Tensor | float) -> None:
+        """Keep the loss of a batch.
 
         Args:
             step: Steps made so far, one that this batch has made included.
-            loss: A 0-d tensor.
+            loss: A number, or a 0-d tensor that nobody writes to again.
         """
         self._labels.append((step, time.time()))
-        self._losses.append(loss.clone())
+        self._losses.append(loss)
 
     def take(self, step: int | None = None) -> Iterator[Point]:
         """Yield the points of the steps that were made, and keep their losses no longer; waits for the device once.
@@ -46,12 +46,9 @@ class StepLosses:
         Args:
             step: Steps made so far, if that is known: the last one may have been made when there were no more batches.
         """
-        import torch
-
         labels, losses = self._labels, self._losses
         self._labels, self._losses = [], []
-        numbers = torch.stack([loss.float() for loss in losses]).tolist() if losses else []
-        for (at, wall_time), number in zip(labels, numbers, strict=True):
+        for (at, wall_time), number in zip(labels, read(losses), strict=True):
             self._window.append(number)
             if at != self._step:
                 yield self._point(at, wall_time)

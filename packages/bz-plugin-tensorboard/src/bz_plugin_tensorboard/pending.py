@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import torch
 
@@ -25,21 +25,25 @@ class PendingScalars:
 
     def __init__(self) -> None:
         self._labels: list[tuple[str, int, float]] = []
-        self._values: list[torch.Tensor] = []
+        self._values: list[torch.Tensor | float] = []
 
-    def add(self, tag: str, step: int, value: torch.Tensor) -> None:
-        """Keep a 0-d tensor, copied on its device: a captured graph would overwrite it at its next replay."""
+    def add(self, tag: str, step: int, value: torch.Tensor | float) -> None:
+        """Keep a number, or a 0-d tensor that nobody writes to again."""
         self._labels.append((tag, step, time.time()))
-        self._values.append(value.clone())
+        self._values.append(value)
 
     def take(self) -> Iterator[Point]:
         """Yield the points so far, in order, and keep them no longer; waits for the device once."""
-        import torch
-
-        if not self._values:
-            return
-        values: list[float] = torch.stack([value.float() for value in self._values]).tolist()
-        labels = self._labels
+        labels, values = self._labels, self._values
         self._labels, self._values = [], []
-        for label, value in zip(labels, values, strict=True):
+        for label, value in zip(labels, read(values), strict=True):
             yield Point(*label, value)
+
+
+def read(values: Sequence[torch.Tensor | float]) -> list[float]:
+    """Return the numbers, in single precision those that are on a device, which is waited for once."""
+    import torch
+
+    tensors = [value.float() for value in values if isinstance(value, torch.Tensor)]
+    numbers: Iterator[float] = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [next(numbers) if isinstance(value, torch.Tensor) else value for value in values]

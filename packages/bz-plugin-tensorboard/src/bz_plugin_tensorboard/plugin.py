@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -92,6 +92,7 @@ class TensorBoardPlugin(Plugin):
         self._has_layout = False
         self._rates_step = -1
         self._losses = StepLosses()
+        self._keep: Callable[[torch.Tensor], torch.Tensor | float] = float
         self._step = 0
         self._shows_norm = False
         self._histograms = None if self._histograms_every is None else Schedule(self._histograms_every)
@@ -130,15 +131,16 @@ class TensorBoardPlugin(Plugin):
         step = context.global_step
         self._file = EventFile(folder, first_step, lambda file: _add_beginning(file, context, step))
         self._shows_norm = context.settings.get("training", {}).get("clip_grad_norm") is not None
+        self._keep = _keeping(context)
         drawing.running[context] = self
 
     def end_training_batch(self, context: TrainingContext) -> None:
-        """Keep the loss on its device; read and write the kept ones every `log_every` steps."""
+        """Keep the loss, on its device if reading waits; write the kept ones every `log_every` steps."""
         if self._file is None:
             return
         step, loss = context.global_step, context.loss
         assert loss is not None
-        self._losses.add(step, loss)
+        self._losses.add(step, self._keep(loss))
         if step != self._step:
             self._step = step
             if self._shows_norm or self._has_histograms_inside:
@@ -153,7 +155,7 @@ class TensorBoardPlugin(Plugin):
     def _end_step(self, context: TrainingContext) -> None:
         """Keep what is shown of each optimizer step beside its loss."""
         if self._shows_norm and (norm := context.grad_norm) is not None:
-            self._pending.add("grad_norm", context.global_step, norm)
+            self._pending.add("grad_norm", context.global_step, self._keep(norm))
         if self._has_histograms_inside:
             self._write_histograms(context)
 
@@ -242,7 +244,7 @@ class TensorBoardPlugin(Plugin):
 
         if self._file is not None:
             point = torch.as_tensor(value, dtype=torch.float32, device=context.device).detach().reshape(())
-            self._pending.add(tag, context.global_step, point)
+            self._pending.add(tag, context.global_step, self._keep(point))
 
     def add_image(self, tag: str, image: Any, context: TrainingContext, *, layout: str = "CHW") -> None:
         """Add a picture, at the current step; a tensor is copied to the host, so the device is waited for.
@@ -306,6 +308,16 @@ def _unused(folder: Path) -> Path:
     free = next(path for path in numbered if not own_sizes(path))
     logger.warning("%s holds the events of another run; this one's are in %s", folder, free)
     return free
+
+
+def _keeping(context: TrainingContext) -> Callable[[torch.Tensor], torch.Tensor | float]:
+    """Return what makes of a 0-d tensor something to keep without waiting: its number, or a copy on its device.
+
+    A step that replays a captured graph writes into the same tensor again and again.
+    """
+    from torch import Tensor
+
+    return Tensor.clone if context.reads_wait else Tensor.item
 
 
 def _add_beginning(file: EventFile, context: TrainingContext, step: int) -> None:

@@ -15,9 +15,9 @@ stands_for_accelerator: Final[ContextVar[bool]] = ContextVar("stands_for_acceler
 """Whether the CPU is treated as a device that has to be waited for, to see what would be read from one."""
 
 
-def is_read_at_once(device: torch.device) -> bool:
-    """Return whether a number on this device is there for the asking; others are collected, to wait once for many."""
-    return device.type == "cpu" and not stands_for_accelerator.get()
+def reads_wait(device: torch.device) -> bool:
+    """Return whether reading a number on this device waits for it, so that numbers are better collected."""
+    return device.type != "cpu" or stands_for_accelerator.get()
 
 
 def resolve_device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bz.training.clock import TIMED_EVERY, PartClock
-from bz.training.device import is_read_at_once, move_to_device
+from bz.training.device import move_to_device
 from bz.training.finite import refuse_nonfinite
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class TrainingLoop(_Loop):
         timed_move = timed("transfer", move_to_device)
         update_metrics = self.metrics.update if self.metrics else None
         timed_metrics = timed("metrics", self.metrics.update)
-        device, reads_at_once = _target_device(context), is_read_at_once(context.device)
+        device, reads_wait = _target_device(context), context.reads_wait
         on_start, on_end = self.hooks["start_training_batch"] or None, self.hooks["end_training_batch"] or None
         add_loss = progress.training_loss.add
         skips = self.on_nonfinite == "skip"
@@ -132,7 +132,7 @@ class TrainingLoop(_Loop):
                     progress.global_step += 1
                 progress.loss = loss
                 # A copy, since a step that replays a captured graph returns the same tensor again and again.
-                add_loss(loss.item() if reads_at_once else loss.detach().clone())
+                add_loss(loss.detach().clone() if reads_wait else loss.item())
                 if update_metrics is not None:
                     (timed_metrics if is_timed else update_metrics)(outputs, targets)
             progress.batches_done = index + 1
@@ -188,7 +188,7 @@ class ValidationLoop(_Loop):
     def run(self, batches: Iterable[Any]) -> bool:
         """Measure each batch; return False when a stop took effect after a batch."""
         context, progress, metrics = self.context, self.progress, self.metrics or None
-        device, reads_at_once = _target_device(context), is_read_at_once(context.device)
+        device, reads_wait = _target_device(context), context.reads_wait
         on_start, on_end = self.hooks["start_validation_batch"] or None, self.hooks["end_validation_batch"] or None
         add_loss = progress.validation_loss.add
         for index, batch in enumerate(batches):
@@ -199,7 +199,7 @@ class ValidationLoop(_Loop):
             loss, outputs, targets, _ = self.step(context, progress.batch)
             progress.outputs = outputs
             progress.loss = loss = loss.detach()
-            add_loss(loss.item() if reads_at_once else loss.clone())
+            add_loss(loss.clone() if reads_wait else loss.item())
             if metrics is not None:
                 metrics.update(outputs, targets)
             if on_end is not None:

@@ -11,6 +11,7 @@ import torch
 
 from bz.errors import ConfigError, ScriptError
 from bz.progress import RunFacts
+from bz.training.device import reads_wait
 from bz.training.overfitting import fixed_batches
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def gather_facts(spec: TrainingSpec, settings: TrainingSettings, device: torch.d
         validation_batches = None if validation_loader is None else training_batches
     return RunFacts(
         device=device,
+        reads_wait=reads_wait(device),
         epochs=_planned_epochs(settings, training_batches),
         max_steps=settings.max_steps,
         training_batches=training_batches,
