@@ -101,15 +101,17 @@ class TrainingLoop(_Loop):
 
     def _train(self, batches: Iterable[Any], first_index: int, offset: int) -> int:
         """Train on each batch; return how many were timed, those whose index leaves `offset`."""
-        context, progress = self.context, self.progress
-        timed, num_timed = self.clock.timed, 0
-        step, timed_step = self.step, timed("forward", self.step)
-        compute_gradients, make_step = self.optimization.compute_gradients, self.optimization.make_step
-        timed_gradients, timed_make_step = timed("backward", compute_gradients), timed("optimizer", make_step)
-        timed_move = timed("transfer", move_to_device)
-        update_metrics = self.metrics.update if self.metrics else None
-        timed_metrics = timed("metrics", self.metrics.update)
-        device, reads_wait = _target_device(context), context.reads_wait
+        context, progress, num_timed = self.context, self.progress, 0
+        optimization, timed = self.optimization, self.clock.timed
+        parts = move_to_device, self.step, optimization.compute_gradients, optimization.make_step, self.metrics.update
+        timed_parts = (
+            timed("transfer", move_to_device),
+            timed("forward", self.step),
+            timed("backward", optimization.compute_gradients),
+            timed("optimizer", optimization.make_step),
+            timed("metrics", self.metrics.update),
+        )
+        device, reads_wait, has_metrics = _target_device(context), context.reads_wait, bool(self.metrics)
         on_start, on_end = self.hooks["start_training_batch"] or None, self.hooks["end_training_batch"] or None
         add_loss = progress.training_loss.add
         skips = self.on_nonfinite == "skip"
@@ -117,36 +119,30 @@ class TrainingLoop(_Loop):
         for index, batch in enumerate(batches, first_index):
             is_timed = index % TIMED_EVERY == offset
             num_timed += is_timed
+            move, step, compute_gradients, make_step, update_metrics = timed_parts if is_timed else parts
             progress.batch_index = index
-            moved = batch if device is None else (timed_move if is_timed else move_to_device)(batch, device)
-            progress.batch = moved
+            progress.batch = moved = batch if device is None else move(batch, device)
             if on_start is not None:
                 on_start(context)
-            loss, outputs, targets, weight = (timed_step if is_timed else step)(context, moved)
+            loss, outputs, targets, weight = step(context, moved)
             progress.outputs = outputs
             if skips and not loss.isfinite():
                 self._skip(loss, index)
             else:
-                (timed_gradients if is_timed else compute_gradients)(loss, weight, moved, index)
-                if (timed_make_step if is_timed else make_step)(index):
+                compute_gradients(loss, weight, moved, index)
+                if make_step(index):
                     progress.global_step += 1
                 progress.loss = loss
                 # A copy, since a step that replays a captured graph returns the same tensor again and again.
                 add_loss(loss.detach().clone() if reads_wait else loss.item())
-                if update_metrics is not None:
-                    (timed_metrics if is_timed else update_metrics)(outputs, targets)
+                if has_metrics:
+                    update_metrics(outputs, targets)
             progress.batches_done = index + 1
             if on_end is not None:
                 on_end(context)
+            # Nothing of this batch takes memory during the next forward pass.
             progress.batch = progress.outputs = None
-            del (
-                batch,
-                moved,
-                loss,
-                outputs,
-                targets,
-                weight,
-            )  # nothing of this batch takes memory during the next forward pass
+            del batch, moved, loss, outputs, targets, weight
             if index % CHECKED_EVERY == CHECKED_EVERY - 1:
                 self._look_at_losses()
             is_due = is_always_due or progress.checkpoint_requests or progress.stop is not None
