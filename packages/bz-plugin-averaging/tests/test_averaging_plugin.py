@@ -186,6 +186,8 @@ def test_file_is_written_unless_the_run_failed(tmp_path: Path, when: Any, *, is_
     def failing_step(context: Any, batch: Any) -> Any:
         if when == "error" and context.global_step == 5:
             raise RuntimeError("the user's step")
+        inputs, targets = batch
+        return context.loss_fn(context.model(inputs), targets)
 
     spec = averaging_spec()
     spec.plugins, spec.training_step = ([] if when == "error" else [RecordingPlugin(end)]), failing_step

@@ -351,6 +351,7 @@ def training_step(context, batch):
 def test_ctrl_c_ends_it_without_a_picture(digits: Path) -> None:
     slow = (
         "\nimport time\n\n\ndef training_step(context, batch):\n    print('step', flush=True)\n    time.sleep(0.05)\n"
+        "    inputs, targets = batch\n    return context.loss_fn(context.model(inputs), targets)\n"
     )
     (digits / "train.py").write_text(DIGITS + slow, encoding="utf-8")
     process = subprocess.Popen(
