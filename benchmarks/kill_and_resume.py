@@ -129,6 +129,8 @@ class Augmented(Dataset[Any]):
 class Accuracy:
     """Right answers over all answers."""
 
+    joins_batches = True
+
     def __init__(self) -> None:
         self.right = self.total = 0
 

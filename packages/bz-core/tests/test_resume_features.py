@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torchmetrics.classification import MulticlassAccuracy
 
 from bz import LRSchedule, StepResult, Trainer, TrainingContext, TrainingSpec
 from bz.config import TrainingSettings
@@ -201,6 +202,9 @@ CASES: Final = {
         {"limit_train_batches": 3, "accumulate_batches": 2},
     ),
     "limited batches of persistent workers": Case(persistent_workers, {"limit_train_batches": 3, "epochs": 2}),
+    "metrics that join batches": Case(
+        lambda: make_spec(metrics={"accuracy": MulticlassAccuracy(3)}), {"validation_interval": "3 steps"}
+    ),
     "overfitting": Case(make_spec, {"overfit_batches": 2}),
     "deterministic": Case(make_spec, {"deterministic": True}),
 }
