@@ -65,6 +65,18 @@ def test_build_gets_the_hyperparameters_and_gives_the_spec() -> None:
     assert script.notices == ()
 
 
+def test_steps_beside_build_are_those_of_the_script() -> None:
+    steps = "\ndef training_step(context, batch): return None\ndef validation_step(batch): return None"
+    script = load(BUILD + steps, lr=1)
+    assert script.spec.training_step is script.module.training_step
+    assert script.spec.validation_step is None, "it takes less, as a hook may"
+
+
+def test_step_beside_build_that_is_marked_as_a_hook_stays_one() -> None:
+    marked = "\nfrom bz import hookimpl\n@hookimpl\ndef training_step(context, batch): return None"
+    assert load(BUILD + marked, lr=1).spec.training_step is None
+
+
 def test_build_gets_the_defaults_of_the_module_under_the_settings() -> None:
     script = load("hyperparameters = {'lr': 0.1, 'size': 3}\n" + BUILD, lr=0.5)
     assert script.spec.hyperparameters == {"lr": 0.5, "size": 3}

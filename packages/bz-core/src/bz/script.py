@@ -30,6 +30,7 @@ _OPTIONAL = (
     "validation_step",
     "manual_optimization",
 )
+_STEPS = ("training_step", "validation_step")
 # Names that other projects give to what a script has to define here.
 _SYNONYMS = {
     "criterion": "loss_fn",
@@ -81,6 +82,9 @@ def load_script(path: Path, hyperparameters: Mapping[str, Any]) -> LoadedScript:
         return LoadedScript(spec, module, _ineffective(path, own, hyperparameters))
     spec = _call_build(names["build"], path, merged)
     spec.hyperparameters = {**merged, **_mapping(spec.hyperparameters, path)}
+    for name in _STEPS:
+        if getattr(spec, name) is None and _is_step(names.get(name)):
+            setattr(spec, name, names[name])
     return LoadedScript(spec, module)
 
 
@@ -190,6 +194,14 @@ def _failure(error: BaseException, path: Path, what: str) -> ScriptError:
     where = f" at {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     reason = " ".join(str(error).split())[:_MAX_REASON_LENGTH].rstrip(".")
     return ScriptError(f"{what} raised {type(error).__name__}{where}{': ' if reason else ''}{reason}.")
+
+
+def _is_step(value: object) -> bool:
+    """Whether this is a step of the script; one that is marked as a hook, or takes less, is called as a plugin's."""
+    is_marked = hasattr(value, "bz_impl")  # what `hookimpl` leaves on a function
+    return (
+        inspect.isfunction(value) and not is_marked and [*inspect.signature(value).parameters] == ["context", "batch"]
+    )
 
 
 def _mapping(value: object, path: Path) -> Mapping[str, Any]:

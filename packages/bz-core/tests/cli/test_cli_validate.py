@@ -114,6 +114,7 @@ def test_state_that_a_step_reads_is_that_of_the_checkpoint(bz: Callable[..., Res
     reading = """
     def validation_step(context, batch):
         print("moments of", len(context.state_dict()["optimizer_state_dict"]["state"]), "parameters")
+        return context.loss_fn(context.model(batch[0]), batch[1])
     """
     write_script(BUILD, reading)
     train(bz)
