@@ -6,7 +6,7 @@ import time
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from bz_plugin_tensorboard.pending import Point, read
+from bz_plugin_tensorboard.pending import PendingScalars, Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,8 +27,7 @@ class StepLosses:
     def __init__(self, step: int = 0, window: Iterable[float] = ()) -> None:
         self._step = step
         self._window = list(window)
-        self._labels: list[tuple[int, float]] = []
-        self._losses: list[torch.Tensor | float] = []
+        self._pending = PendingScalars()
 
     def add(self, step: int, loss: torch.Tensor | float) -> None:
         """Keep the loss of a batch.
@@ -37,8 +36,7 @@ class StepLosses:
             step: Steps made so far, one that this batch has made included.
             loss: A number, or a 0-d tensor that nobody writes to again.
         """
-        self._labels.append((step, time.time()))
-        self._losses.append(loss)
+        self._pending.add(TAG, step, loss)
 
     def take(self, step: int | None = None) -> Iterator[Point]:
         """Yield the points of the steps that were made, and keep their losses no longer; waits for the device once.
@@ -46,12 +44,10 @@ class StepLosses:
         Args:
             step: Steps made so far, if that is known: the last one may have been made when there were no more batches.
         """
-        labels, losses = self._labels, self._losses
-        self._labels, self._losses = [], []
-        for (at, wall_time), number in zip(labels, read(losses), strict=True):
-            self._window.append(number)
-            if at != self._step:
-                yield self._point(at, wall_time)
+        for batch in self._pending.take():
+            self._window.append(batch.value)
+            if batch.step != self._step:
+                yield self._point(batch.step, batch.wall_time)
         if step is not None and step != self._step and self._window:
             yield self._point(step, time.time())
 
@@ -61,5 +57,5 @@ class StepLosses:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the losses that made no step yet, and the step before them; all others must have been taken."""
-        assert not self._losses
+        assert not self._pending
         return {"step": self._step, "window": list(self._window)}

@@ -27,6 +27,9 @@ class PendingScalars:
         self._labels: list[tuple[str, int, float]] = []
         self._values: list[torch.Tensor | float] = []
 
+    def __len__(self) -> int:
+        return len(self._values)
+
     def add(self, tag: str, step: int, value: torch.Tensor | float) -> None:
         """Keep a number, or a 0-d tensor that nobody writes to again."""
         self._labels.append((tag, step, time.time()))
@@ -36,11 +39,11 @@ class PendingScalars:
         """Yield the points so far, in order, and keep them no longer; waits for the device once."""
         labels, values = self._labels, self._values
         self._labels, self._values = [], []
-        for label, value in zip(labels, read(values), strict=True):
+        for label, value in zip(labels, _read(values), strict=True):
             yield Point(*label, value)
 
 
-def read(values: Sequence[torch.Tensor | float]) -> list[float]:
+def _read(values: Sequence[torch.Tensor | float]) -> list[float]:
     """Return the numbers, in single precision those that are on a device, which is waited for once."""
     import torch
 
