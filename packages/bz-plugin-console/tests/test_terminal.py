@@ -47,17 +47,27 @@ def record(
     scenario: str,
     settings: Mapping[str, Any] | None = None,
     *,
+    every_batch: bool = False,
     columns: int = 80,
     environment: Mapping[str, str] | None = None,
     interrupt_at: str | None = None,
 ) -> Recording:
-    """Run a scenario of the training script; with `interrupt_at`, press Ctrl-C once that is on the screen."""
+    """Run a scenario of the training script and read its terminal.
+
+    Args:
+        scenario: Name of the scenario.
+        settings: Of the plugin.
+        every_batch: Whether the bars are drawn after each batch, however long that takes.
+        columns: Width of the terminal.
+        environment: Variables to set.
+        interrupt_at: Text at whose first appearance on the screen Ctrl-C is pressed.
+    """
     inherited = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
     screen = pyte.Screen(columns, LINES)
     stream = pyte.ByteStream(screen)
     child = pexpect.spawn(
         sys.executable,
-        [str(SCRIPT), scenario, json.dumps(settings or {})],
+        [str(SCRIPT), scenario, json.dumps(settings or {}), *(["--every-batch"] if every_batch else [])],
         dimensions=(LINES, columns),
         env={**inherited, "TERM": "xterm-256color", **(environment or {})},
         timeout=60,
@@ -93,7 +103,7 @@ def completed() -> Recording:
 
 @pytest.fixture(scope="module")
 def slow() -> Recording:
-    return record("slow", {"refresh_seconds": 0.01})
+    return record("slow", every_batch=True)
 
 
 def test_completed_run_leaves_a_row_per_epoch_and_the_report(completed: Recording) -> None:
@@ -140,7 +150,7 @@ def test_bars_are_gone_at_the_end(slow: Recording) -> None:
 
 @pytest.mark.parametrize("columns", [20, 40, 250])
 def test_no_row_is_broken_at_any_width(columns: int) -> None:
-    recording = record("slow", {"refresh_seconds": 0.01}, columns=columns)
+    recording = record("slow", every_batch=True, columns=columns)
     assert recording.exit_code == 0
     rows = [line.split()[0] for line in recording.lines if re.match(r" *\d/3( |$)", line)]
     assert rows == ["1/3", "2/3", "3/3"]
@@ -156,7 +166,7 @@ def test_without_validation_there_are_no_validation_columns() -> None:
 
 
 def test_unknown_number_of_batches_is_learned_in_the_first_epoch() -> None:
-    text = drawn(record("unknown_length", {"refresh_seconds": 0.01}))
+    text = drawn(record("unknown_length", every_batch=True))
     assert re.search(r"training +[1-9]\d?/\?  ─+ +[\d,.]+ \w+/s\n", text)
     assert re.search(r"training +[1-9]\d?/40  ━", text)
 
@@ -167,7 +177,7 @@ def drawn(recording: Recording) -> str:
 
 
 def test_bar_goes_to_a_validation_inside_the_epoch_and_back_to_its_place() -> None:
-    text = drawn(record("inner", {"refresh_seconds": 0.01}))
+    text = drawn(record("inner", every_batch=True))
     bars = re.findall(r"epoch +(\d)/3 .* (\d+) % .*\n(training|validation) +(\d+)/", text)
     phases = "".join(phase[0] for *_, phase, _ in bars)
     assert re.search(r"tv+t", phases)
@@ -185,7 +195,7 @@ def test_speed_does_not_count_the_time_of_validations_inside_the_epoch() -> None
 
 
 def test_run_of_a_number_of_steps_shows_them_and_the_time_left() -> None:
-    text = drawn(record("steps", {"refresh_seconds": 0.01}))
+    text = drawn(record("steps", every_batch=True))
     assert re.search(
         r"step +\d+/20  ━+─+ +\d+ %  \d\.\d+ s left\n"
         r"training +[1-8]/8  ━+─* +\d+ %  [\d,]+ samples/s\n"
@@ -197,7 +207,7 @@ def test_run_of_a_number_of_steps_shows_them_and_the_time_left() -> None:
 
 
 def test_run_without_an_end_that_is_known_has_a_bar_without_a_share() -> None:
-    recording = record("time", {"refresh_seconds": 0.01})
+    recording = record("time", every_batch=True)
     assert re.search(r"epoch +\d  ─+ +\n", drawn(recording))
     assert re.search(r"^ +1 +\d\.\d{4} ", recording.text, re.MULTILINE)
 
@@ -210,7 +220,7 @@ def test_columns_of_a_validation_stay_where_an_epoch_has_none() -> None:
 
 
 def test_no_color_has_no_colour_and_still_a_readable_bar(slow: Recording) -> None:
-    recording = record("slow", environment={"NO_COLOR": "1"})
+    recording = record("slow", every_batch=True, environment={"NO_COLOR": "1"})
     assert not COLOUR.search(recording.raw)
     assert any("━─" in line for frame in recording.frames for line in frame)
     assert COLOUR.search(slow.raw)
@@ -219,7 +229,7 @@ def test_no_color_has_no_colour_and_still_a_readable_bar(slow: Recording) -> Non
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_terminal_without_unicode_gets_what_it_can_show(encoding: str) -> None:
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
-    recording = record("long_names", {"refresh_seconds": 0.001}, columns=200, environment=environment)
+    recording = record("long_names", every_batch=True, columns=200, environment=environment)
     assert recording.exit_code == 0
     assert re.search(r"^console_out .* 0$", recording.text, re.MULTILINE)
     assert b"##" in recording.raw
@@ -227,7 +237,7 @@ def test_terminal_without_unicode_gets_what_it_can_show(encoding: str) -> None:
 
 
 def test_what_others_print_appears_above_the_bars() -> None:
-    recording = record("prints", {"refresh_seconds": 0.001})
+    recording = record("prints", every_batch=True)
     assert recording.exit_code == 0
     joined = recording.text.replace("\n", "")
     for line in (
@@ -244,7 +254,7 @@ def test_what_others_print_appears_above_the_bars() -> None:
 
 
 def test_what_loader_workers_print_is_not_lost() -> None:
-    recording = record("talkative_workers", {"refresh_seconds": 0.01})
+    recording = record("talkative_workers", every_batch=True)
     printed = [line for line in recording.lines if line.startswith("worker reads")]
     assert printed == [f"worker reads {index}" for index in (0, 8, 16, 24)] * 2
     assert "─" not in recording.text

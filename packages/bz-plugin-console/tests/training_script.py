@@ -22,6 +22,7 @@ from bz.plugins import Plugin, hookimpl
 from bz.spec import StepResult
 from bz.testing import DeviceReads
 from bz_plugin_console import ConsoleOutPlugin
+from bz_plugin_console.timing import Pace
 
 BATCHES, BATCH_SIZE = 8, 4
 
@@ -212,6 +213,8 @@ def main() -> None:
     trainer = Trainer()
     for plugin in plugins:
         trainer.add_plugin(plugin)
+    if "--every-batch" in sys.argv:
+        Pace.spend = lambda *_: None  # type: ignore[method-assign]
     if "--bare" not in sys.argv:
         trainer.add_plugin(ConsoleOutPlugin(**settings))
     streams = sys.stdout, sys.stderr, HANDLER.stream
