@@ -69,6 +69,17 @@ def test_list_in_a_pipe_is_plain(
     assert "\x1b" not in done.stdout
 
 
+def test_list_names_what_a_removal_left_behind(
+    bz: Callable[..., Result], install: Callable[..., None], site_dir: Path
+) -> None:
+    install("bz-plugin-mail", {"mail": "mail_module:MailPlugin"})
+    next(site_dir.glob("*.dist-info/METADATA")).unlink()
+    result = bz("plugins", "list")
+    (mail,) = [line for line in result.stdout.splitlines() if line.startswith("mail ")]
+    assert mail.split()[:4] == ["mail", "unknown", "unknown", "on"]
+    assert result.exit_code == 0
+
+
 @pytest.mark.parametrize("section", ["[]", '{"console_out": true}'])
 def test_list_with_settings_it_cannot_read_is_one_sentence(bz: Callable[..., Result], section: str) -> None:
     Path("bz.json").write_text(f'{{"plugins": {section}}}')

@@ -14,6 +14,7 @@ ENTRY_POINT_GROUP: Final = "bz.plugins"
 OPT_IN_KEYWORD: Final = "bz-opt-in"
 NETWORK_KEYWORD: Final = "bz-network"
 CORE_PACKAGE: Final = "bz-core"
+UNKNOWN: Final = "unknown"
 
 
 class KnownPlugin(NamedTuple):
@@ -43,8 +44,8 @@ class DiscoveredPlugin:
 
     Attributes:
         name: Name of the entry point.
-        package: Distribution that provides it.
-        version: Version of the distribution.
+        package: Distribution that provides it, or `unknown`.
+        version: Version of the distribution, or `unknown`.
         target: What the entry point names, `module:attribute`.
         opt_in: Whether it runs only when the settings name it; the distribution says so with the
             keyword `bz-opt-in`, or `bz-network`, in its metadata.
@@ -80,13 +81,13 @@ def discover_plugins() -> tuple[DiscoveredPlugin, ...]:
 def _describe(entry_point: EntryPoint) -> DiscoveredPlugin:
     distribution = entry_point.dist
     if distribution is None:
-        return DiscoveredPlugin(entry_point.name, "unknown", "unknown", entry_point.value)
+        return DiscoveredPlugin(entry_point.name, UNKNOWN, UNKNOWN, entry_point.value)
     metadata = distribution.metadata  # parsed anew at each access
     keywords = set(re.split(r"[,\s]+", " ".join(metadata.get_all("Keywords") or ())))
     return DiscoveredPlugin(
         name=entry_point.name,
-        package=metadata["Name"],
-        version=metadata["Version"],
+        package=metadata["Name"] or UNKNOWN,  # a removal that was cut short can leave the entry points alone
+        version=metadata["Version"] or UNKNOWN,
         target=entry_point.value,
         opt_in=bool(keywords & {OPT_IN_KEYWORD, NETWORK_KEYWORD}),
         is_networked=NETWORK_KEYWORD in keywords,
