@@ -93,6 +93,21 @@ def test_process_killed_between_the_server_and_the_file_sends_nothing_again(
     assert drop.mails == []
 
 
+def test_half_written_mail_of_a_killed_process_is_gone_when_the_mail_is_added_again(
+    outbox: Outbox, settings: EmailNotificationConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        outbox.add(make_mail(settings))
+    os.waitpid(child, 0)
+    [half] = outbox.folder.iterdir()
+    assert outbox.paths() == []
+    assert outbox.add(make_mail(settings))
+    assert not half.exists()
+    assert list(outbox.folder.iterdir()) == outbox.paths()
+
+
 def test_torn_last_line_of_the_ledger_is_survived(
     outbox: Outbox, settings: EmailNotificationConfig, drop: MailDrop
 ) -> None:

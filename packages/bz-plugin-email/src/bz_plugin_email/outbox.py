@@ -75,8 +75,9 @@ class Outbox:
         if self._is_known(mail.message_id):
             return False
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        now = datetime.now(UTC)
-        _write(self.folder / f"{now:%Y%m%dT%H%M%S%f}-{_digest(mail.message_id)}.eml", mail.content)
+        now, digest = datetime.now(UTC), _digest(mail.message_id)
+        # Named by the mail alone: the resumed run, which adds it again, takes the place of a half written one.
+        _write(self.folder / f"{now:%Y%m%dT%H%M%S%f}-{digest}.eml", mail.content, self.folder / f".{digest}.tmp")
         return True
 
     def _is_known(self, message_id: str) -> bool:
@@ -185,9 +186,8 @@ def _digest(message_id: str) -> str:
     return hashlib.sha256(message_id.encode()).hexdigest()[:16]
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, temporary: Path) -> None:
     """Write a file that only its owner may read, as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(content)
