@@ -78,6 +78,20 @@ def test_max_time_that_is_over_at_once_leaves_one_step() -> None:
     assert (result.global_step, result.epochs) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, (None, None, None)), ({"max_steps": 2, "max_time": "5 min", "clip_grad_norm": 0.5}, (2, 300.0, 0.5))],
+)
+def test_context_of_a_script_says_its_limits(settings: dict[str, Any], expected: tuple[float | None, ...]) -> None:
+    seen: set[tuple[float | None, ...]] = set()
+
+    def look(_: str, context: Any) -> None:
+        seen.add((context.max_steps, context.max_seconds, context.clip_grad_norm))
+
+    train(tiny_spec(), RecordingPlugin(look), epochs=1, **settings)
+    assert seen == {expected}
+
+
 def test_max_time_counts_the_sessions_before(tmp_path: Path) -> None:
     train(tiny_spec(), epochs=1, run_dir=tmp_path)
     seconds = find_checkpoint(tmp_path).state["bz"]["seconds"]

@@ -11,15 +11,14 @@ from bz_plugin_console.course import Course
 from bz_plugin_console.timing import StepForecast
 
 
-def fractions(seconds_per_step: float = 0.0, max_seconds: float | None = None, **options: Any) -> list[int | None]:
+def fractions(seconds_per_step: float = 0.0, **options: Any) -> list[int]:
     """Train three batches an epoch and return the part that is done after each of them, in per cent."""
-    course, seen = Course(max_seconds), []
+    course, seen = Course(), []
 
     def look(hook: str, context: Any) -> None:
         if hook == "end_training_batch":
             seconds = seconds_per_step * context.global_step
-            fraction = course.fraction(context, context.training_batch_count / 3, seconds)
-            seen.append(None if fraction is None else round(100 * fraction))
+            seen.append(round(100 * course.fraction(context, context.training_batch_count / 3, seconds)))
 
     train(tiny_spec(), RecordingPlugin(look), **options)
     return seen
@@ -32,16 +31,12 @@ def fractions(seconds_per_step: float = 0.0, max_seconds: float | None = None, *
         ({"epochs": None, "max_steps": 5}, [20, 40, 60, 80, 100]),
         ({"epochs": 2, "max_steps": 100}, [17, 33, 50, 67, 83, 100]),
         ({"epochs": 9, "max_steps": 4}, [25, 50, 75, 100]),
-        ({"epochs": 1, "max_seconds": 4.0, "seconds_per_step": 2.0}, [50, 100, 100]),
-        ({"epochs": 1, "max_seconds": 60.0, "seconds_per_step": 2.0}, [33, 67, 100]),
+        ({"epochs": 1, "max_time": "400 s", "seconds_per_step": 200.0}, [50, 100, 100]),
+        ({"epochs": 1, "max_time": "100 min", "seconds_per_step": 200.0}, [33, 67, 100]),
     ],
 )
 def test_part_that_is_done_is_that_of_the_end_that_comes_first(options: dict[str, Any], expected: list[int]) -> None:
     assert fractions(**options) == expected
-
-
-def test_run_of_which_no_end_is_known_has_no_part_that_is_done() -> None:
-    assert set(fractions(epochs=None, max_time="0.05 s")) == {None}
 
 
 def test_forecast_of_steps_goes_by_those_of_this_process() -> None:
@@ -55,13 +50,13 @@ def test_forecast_of_steps_goes_by_those_of_this_process() -> None:
 
 
 def test_time_left_is_that_to_the_end_that_comes_first() -> None:
-    course, seen = Course(max_seconds=30.0), []
+    course, seen = Course(), []
 
     def look(hook: str, context: Any) -> None:
         if hook == "end_training_batch":
             step = context.global_step
-            seen.append(course.seconds_left(context, step / 3, 2.0 * step, now=2.0 * step))
+            seen.append(course.seconds_left(context, step / 3, 200.0 * step, now=200.0 * step))
 
     course.start_epoch(0.0, 0.0, 0)
-    train(tiny_spec(), RecordingPlugin(look), epochs=1, max_steps=2)
-    assert seen == [pytest.approx(2.0), pytest.approx(0.0)]
+    train(tiny_spec(), RecordingPlugin(look), epochs=1, max_steps=2, max_time="300 s")
+    assert seen == [pytest.approx(100.0), pytest.approx(0.0)]

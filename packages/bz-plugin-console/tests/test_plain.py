@@ -144,7 +144,7 @@ def test_run_that_ends_by_a_number_of_steps_says_so(
 def test_run_that_ends_by_time_says_so() -> None:
     lines = output_of("time")
     assert lines[0] == "training Sequential on cpu: epochs of 8 batches, 4 samples each"
-    assert any(re.match(r"completed at epoch \d+, step \d+, in .*: max_time 1 s reached", line) for line in lines)
+    assert any(re.match(r"completed at epoch \d+, step \d+, in .*: max_time 2 s reached", line) for line in lines)
 
 
 def test_reader_that_goes_away_does_not_end_the_run() -> None:

@@ -206,9 +206,11 @@ def test_run_of_a_number_of_steps_shows_them_and_the_time_left() -> None:
     assert all(5 * step <= share <= 5 * step + 5 for step, share in shares)
 
 
-def test_run_without_an_end_that_is_known_has_a_bar_without_a_share() -> None:
+def test_run_of_a_time_shows_its_part_that_is_over_and_the_time_left() -> None:
     recording = record("time", every_batch=True)
-    assert re.search(r"epoch +\d  ─+ +\n", drawn(recording))
+    shares = [int(share) for share in re.findall(r"epoch +\d  ━+─+ +(\d+) %  \d\.\d+ s left\n", drawn(recording))]
+    assert len(set(shares)) > 2
+    assert shares == sorted(shares)
     assert re.search(r"^ +1 +\d\.\d{4} ", recording.text, re.MULTILINE)
 
 

@@ -150,7 +150,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], list[Plugin]]] = {
         {"training_loader": WithoutLength(loader()), "training_step": slow_step, "epochs": None, "max_steps": 20},
         [],
     ),
-    "time": ({"training_step": slow_step, "epochs": None, "max_time": "1 s"}, []),
+    "time": ({"training_step": slow_step, "epochs": None, "max_time": "2 s"}, []),
     "epochs_before_steps": ({"training_step": slow_step, "validation_step": slow_step, "max_steps": 1000}, []),
     "validate_first": ({"validate_first": True}, []),
     "sparse": ({"validation_interval": "2 epochs", "epochs": 5}, []),

@@ -153,7 +153,7 @@ def test_gradient_norm_of_each_step_is_shown_where_gradients_are_clipped(
     for plugin in (board(), norms):
         trainer.add_plugin(plugin)
     settings = TrainingSettings(device="cpu", clip_grad_norm=0.5, accumulate_batches=accumulate_batches)
-    trainer.run(spec, settings, run_dir=tmp_path, record={"training": settings.model_dump()})
+    trainer.run(spec, settings, run_dir=tmp_path)
     assert dict(curves(tmp_path)["grad_norm"]) == pytest.approx(norms.values)
     assert len(norms.values) == (12 if accumulate_batches == 1 else 3)
 

@@ -117,6 +117,16 @@ class TrainingContext:
         return self._facts.max_steps
 
     @property
+    def max_seconds(self) -> float | None:
+        """Training time after which the run is complete, over all of its sessions, if that is set."""
+        return self._facts.max_seconds
+
+    @property
+    def clip_grad_norm(self) -> float | None:
+        """The largest norm of all gradients together, above which they are scaled down, if that is set."""
+        return self._facts.clip_grad_norm
+
+    @property
     def training_batches(self) -> int | None:
         """Planned batches of one training loop, or None when the loader has no length."""
         return self._facts.training_batches

@@ -237,6 +237,8 @@ class RunFacts:
         reads_wait: Whether reading a number on it waits for it.
         epochs: Planned number of epochs, or None when only a time, or steps of unknown number per epoch, end the run.
         max_steps: Optimizer steps after which the run is complete, if that is set.
+        max_seconds: Training time after which the run is complete, over all of its sessions, if that is set.
+        clip_grad_norm: The largest norm of all gradients together, if that is set.
         training_batches: Batches of one training loop, or None when the loader has no length.
         validation_batches: The same for validation; None also without validation.
         batch_size: Samples in a full training batch, or None when the loader does not say.
@@ -253,6 +255,8 @@ class RunFacts:
     reads_wait: bool
     epochs: int | None
     max_steps: int | None = None
+    max_seconds: float | None = None
+    clip_grad_norm: float | None = None
     training_batches: int | None = None
     validation_batches: int | None = None
     batch_size: int | None = None

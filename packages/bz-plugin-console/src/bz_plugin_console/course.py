@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bz.intervals import Duration
 from bz_plugin_console.timing import Forecast, StepForecast
 
 if TYPE_CHECKING:
@@ -12,14 +11,9 @@ if TYPE_CHECKING:
 
 
 class Course:
-    """The way of a run to its end.
+    """The way of a run to its end."""
 
-    Args:
-        max_seconds: Time after which the run is complete, if that is known.
-    """
-
-    def __init__(self, max_seconds: float | None = None) -> None:
-        self._max_seconds = max_seconds
+    def __init__(self) -> None:
         self._epochs = Forecast()
         self._steps = StepForecast()
 
@@ -36,22 +30,22 @@ class Course:
         """Return the seconds spent in the epoch."""
         return self._epochs.end_epoch(now)
 
-    def fraction(self, context: TrainingContext, epoch_fraction: float, seconds: float) -> float | None:
-        """Return the part of the run that is done, 0 to 1, or None if it has no end that is known.
+    def fraction(self, context: TrainingContext, epoch_fraction: float, seconds: float) -> float:
+        """Return the part of the run that is done, 0 to 1.
 
         Args:
             context: Where the run is.
             epoch_fraction: Part of the epoch that is done.
             seconds: Time of the run, over all of its sessions.
         """
-        parts = []
+        parts = [0.0]
         if context.epochs:
             parts.append((context.epoch - 1 + epoch_fraction) / context.epochs)
         if context.max_steps:
             parts.append(context.global_step / context.max_steps)
-        if self._max_seconds:
-            parts.append(seconds / self._max_seconds)
-        return min(max(0.0, *parts), 1.0) if parts else None
+        if context.max_seconds:
+            parts.append(seconds / context.max_seconds)
+        return min(max(parts), 1.0)
 
     def seconds_left(self, context: TrainingContext, epoch_fraction: float, seconds: float, now: float) -> float | None:
         """Return an estimate, None while nothing is known; arguments as those of `fraction`."""
@@ -60,15 +54,6 @@ class Course:
             estimates.append(self._epochs.seconds_left(now, epoch_fraction, context.epochs - context.epoch))
         if context.max_steps:
             estimates.append(self._steps.seconds_left(now, context.global_step, context.max_steps))
-        if self._max_seconds:
-            estimates.append(max(self._max_seconds - seconds, 0.0))
+        if context.max_seconds:
+            estimates.append(max(context.max_seconds - seconds, 0.0))
         return min((one for one in estimates if one is not None), default=None)
-
-
-def max_seconds(context: TrainingContext) -> float | None:
-    """Return `training.max_time` of the settings; None without one, or in a script, which has no settings to read."""
-    limit = context.settings.get("training", {}).get("max_time")
-    try:
-        return None if limit is None else Duration.parse(limit).seconds
-    except ValueError:  # written as `${NAME}`, it is not shown resolved
-        return None

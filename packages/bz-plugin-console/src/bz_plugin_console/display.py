@@ -24,7 +24,7 @@ class Frame:
         unit: What the run is counted in: `epoch`, or `step` if it ends after a number of steps.
         position: How far it is, as in `3/10`; `3` where the end is not known.
         place: Where else it is, such as `epoch 3/10` besides a number of steps; or empty.
-        run_fraction: Part of the whole run that is done, 0 to 1; None while that cannot be known.
+        run_fraction: Part of the whole run that is done, 0 to 1.
         phase: `training` or `validation`.
         done: Batches done in this loop.
         total: Batches of this loop, or None when unknown.
@@ -36,7 +36,7 @@ class Frame:
     unit: str
     position: str
     place: str
-    run_fraction: float | None
+    run_fraction: float
     phase: str
     done: int
     total: int | None

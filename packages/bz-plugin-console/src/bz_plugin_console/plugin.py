@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from bz.plugins import Plugin, hookimpl
-from bz_plugin_console.course import Course, max_seconds
+from bz_plugin_console.course import Course
 from bz_plugin_console.display import Display, Frame, choose_display
 from bz_plugin_console.sentences import best_sentence, closing_sentence, opening_sentence, time_sentence
 from bz_plugin_console.summary import Best, EpochSummary, all_names, out_of, shown_values
@@ -98,7 +98,6 @@ class ConsoleOutPlugin(Plugin):
         """Say what is going to be trained, and take over the terminal."""
         self._forget()
         self._session_started = perf_counter()
-        self._course = Course(max_seconds(context))
         display = choose_display(wants_bars=self._wants_bars)
         display.show_line(opening_sentence(context))
         atexit.register(display.close)

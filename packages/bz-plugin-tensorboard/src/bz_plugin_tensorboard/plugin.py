@@ -130,7 +130,7 @@ class TensorBoardPlugin(Plugin):
         self._state["subfolder"] = folder.relative_to(self._base_folder(context)).as_posix()
         step = context.global_step
         self._file = EventFile(folder, first_step, lambda file: _add_beginning(file, context, step))
-        self._shows_norm = context.settings.get("training", {}).get("clip_grad_norm") is not None
+        self._shows_norm = context.clip_grad_norm is not None
         self._keep = _keeping(context)
         drawing.running[context] = self
 

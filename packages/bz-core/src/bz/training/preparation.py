@@ -68,6 +68,8 @@ def gather_facts(spec: TrainingSpec, settings: TrainingSettings, device: torch.d
         reads_wait=reads_wait(device),
         epochs=_planned_epochs(settings, training_batches),
         max_steps=settings.max_steps,
+        max_seconds=None if settings.max_time is None else settings.max_time.seconds,
+        clip_grad_norm=settings.clip_grad_norm,
         training_batches=training_batches,
         validation_batches=_limited(validation_batches, settings.limit_validation_batches),
         batch_size=batch_size if isinstance(batch_size, int) else None,
