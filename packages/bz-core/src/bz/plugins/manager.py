@@ -195,6 +195,14 @@ class PluginManager:
         counted = [self._hooks[name] for name in hooks] if hooks else self._hooks.values()
         return sum(one.nanoseconds for hook in counted for one in hook.implementations) / 1e9
 
+    def costliest_hook(self, plugin: str) -> str:
+        """Return the hook in which a plugin, which has at least one, spent the most time."""
+        spent = {
+            name: sum(one.nanoseconds for one in hook.implementations if one.plugin == plugin)
+            for name, hook in self._hooks.items()
+        }
+        return max(spent, key=spent.__getitem__)
+
     def failed_required(self) -> tuple[str, ...]:
         """Return the names of required plugins that failed at least once."""
         failed = {one.plugin for hook in self._hooks.values() for one in hook.implementations if one.failures}

@@ -87,4 +87,10 @@ class TimeAccount:
             )
         for usage in self.plugins.usage(self.progress.seconds):
             if usage.share > LARGE_SHARE:
-                logger.warning("plugin %r took %.0f %% of the run", usage.name, 100 * usage.share)
+                logger.warning(
+                    "plugin %r took %.0f %% of the run, most of it in %s; try settings that let it do less, or less "
+                    "often, or leave it out",
+                    usage.name,
+                    100 * usage.share,
+                    self.plugins.costliest_hook(usage.name),
+                )
