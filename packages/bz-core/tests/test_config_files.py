@@ -88,8 +88,9 @@ def test_read_toml_returns_the_same_shape(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ('{"a": 1,}', ('line 1, column 9: not JSON: expecting property name enclosed in double quotes, got "}"; '
-         "remove the comma before it.")),
+        ('{"a": 1,}', "line 1, column 8: not JSON: nothing follows this comma; remove it."),
+        ('{"a": [1, 2,\n]}', "line 1, column 12: not JSON: nothing follows this comma; remove it."),
+        ('{"a": 1, "b": }', 'line 1, column 15: not JSON: expecting value, got "}".'),
         ('{\n  "a": 1\n  "b": 2\n}', "line 3, column 3: not JSON: expecting ',' delimiter, got \"\\\"\"."),
         ("{'a': 1}", ('line 1, column 2: not JSON: expecting property name enclosed in double quotes, got "\'"; '
          "JSON takes double quotes.")),

@@ -1,6 +1,7 @@
 """Running the user's script: both of its forms, and every way in which it can be wrong."""
 
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -200,7 +201,7 @@ def test_path_that_is_no_script_says_what_it_is(folder: Path) -> None:
         load_script(write("{}", "bz.json"), {})
     with pytest.raises(ScriptError, match=r"cannot be read: File name too long\.$"):
         load_script(Path("x" * 300 + ".py"), {})
-    with pytest.raises(ScriptError, match=r"cannot be read: .*null byte\.$"):
+    with pytest.raises(ScriptError, match=r"cannot be read: .*null (byte|character)"):
         load_script(Path("x\0.py"), {})
 
 
@@ -289,7 +290,8 @@ def test_user_traceback_has_the_frames_of_the_user_alone(folder: Path) -> None:
     error = refusal(text + "        raise KeyError('outer') from error\n")
     assert error.__cause__ is not None
     shown = user_traceback(error.__cause__, Path("train.py"))
-    assert shown.replace(f"{folder.resolve()}/", "").replace("    ^^^^^^^^^^^^^^^\n", "") == textwrap.dedent(
+    without_marks = re.sub(r"^ +[~^]+\n", "", shown, flags=re.MULTILINE)
+    assert without_marks.replace(f"{folder.resolve()}/", "") == textwrap.dedent(
         """\
         Traceback (most recent call last):
           File "train.py", line 4, in build

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, the commit of the working folder, the script. Nothing of it is imported."""
+"""What a run was made with: versions, the commit of the working folder, the script."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ _GIT_SECONDS: Final = 5.0
 
 
 def versions() -> dict[str, Any]:
-    """Return the versions of what every result depends on; None for what is not installed."""
-    return {"bz": _version("bz-core"), "python": platform.python_version(), "torch": _version("torch")}
+    """Return the versions of what every result depends on; that of torch names its build, such as `2.13.0+cu130`."""
+    import torch
 
-
-def _version(package: str) -> str | None:
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+        own = metadata.version("bz-core")
+    except metadata.PackageNotFoundError:  # a copy that no package manager put there
+        own = None
+    return {"bz": own, "python": platform.python_version(), "torch": str(torch.__version__)}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

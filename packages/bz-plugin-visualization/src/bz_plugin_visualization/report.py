@@ -33,7 +33,7 @@ MAX_ROWS: Final = 500
 MAX_NAME_LENGTH: Final = 100
 MAX_REASON_LENGTH: Final = 2000
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-PACKAGES: Final = ("bz-core", "bz-plugin-visualization", "torch")
+PACKAGES: Final = ("bz-core", "bz-plugin-visualization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,10 @@ def end_reason(context: TrainingContext) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of what the result depends on."""
-    return {"Python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    import torch
+
+    packages = {name: _version(name) for name in PACKAGES}
+    return {"Python": platform.python_version(), **packages, "torch": str(torch.__version__)}
 
 
 def _version(package: str) -> str:

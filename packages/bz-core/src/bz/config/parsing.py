@@ -15,9 +15,9 @@ MAX_DEPTH = 50
 _INTEGER_LIMIT = 2**63
 _MAX_INTEGER_DIGITS = 19
 _TOML_POSITION = re.compile(r"(?P<what>.*) \(at (?P<where>.*)\)", re.DOTALL)
+_TRAILING_COMMA = re.compile(r",\s*[}\]]")
 # What people write where JSON expects something else, by the text at the position of the fault.
 _JSON_HINTS = (
-    (re.compile(r"[}\]]"), "remove the comma before it"),
     (re.compile(r"'"), "JSON takes double quotes"),
     (re.compile(r"//|#|/\*"), "JSON has no comments; bz.toml may have them"),
     (re.compile(r"(True|False|None)\b"), "JSON writes true, false and null"),
@@ -83,6 +83,10 @@ def _whole_number(digits: str) -> int:
 
 
 def _json_fault(error: json.JSONDecodeError) -> str:
+    comma = _TRAILING_COMMA.match(error.doc, max(0, error.doc.rfind(",", 0, error.pos + 1)))
+    if comma and error.pos < comma.end():  # Python 3.13 finds the comma, earlier versions what comes after it
+        error = json.JSONDecodeError(error.msg, error.doc, comma.start())
+        return f"line {error.lineno}, column {error.colno}: not JSON: nothing follows this comma; remove it."
     rest = error.doc[error.pos :]
     hint = next((f"; {hint}" for pattern, hint in _JSON_HINTS if pattern.match(rest)), "")
     found = f", got {quote(rest[0])}" if rest else ", got the end of the file"

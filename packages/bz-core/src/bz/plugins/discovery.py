@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from importlib.metadata import PackageMetadata
 
 ENTRY_POINT_GROUP: Final = "bz.plugins"
 OPT_IN_KEYWORD: Final = "bz-opt-in"
@@ -86,13 +87,18 @@ def _describe(entry_point: EntryPoint) -> DiscoveredPlugin:
     keywords = set(re.split(r"[,\s]+", " ".join(metadata.get_all("Keywords") or ())))
     return DiscoveredPlugin(
         name=entry_point.name,
-        package=metadata["Name"] or UNKNOWN,  # a removal that was cut short can leave the entry points alone
-        version=metadata["Version"] or UNKNOWN,
+        package=_field(metadata, "Name"),
+        version=_field(metadata, "Version"),
         target=entry_point.value,
         opt_in=bool(keywords & {OPT_IN_KEYWORD, NETWORK_KEYWORD}),
         is_networked=NETWORK_KEYWORD in keywords,
         requires_core=_core_requirement(metadata.get_all("Requires-Dist") or ()),
     )
+
+
+def _field(metadata: PackageMetadata, name: str) -> str:
+    """Return a field that every package has, unless a removal was cut short and left its entry points alone."""
+    return metadata[name] if name in metadata else UNKNOWN  # noqa: SIM401 - it has no `get` in Python 3.11
 
 
 def _core_requirement(requirements: Iterable[str]) -> str:
