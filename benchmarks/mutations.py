@@ -3,7 +3,7 @@
 Each mutation replaces a few lines in a temporary copy of the package; the tests then run against the copy. A mutation
 that no test notices is a hole in the tests, and makes the exit code 1.
 
-    python benchmarks/mutations.py [NAME ...] [--tests PATH ...]
+    python benchmarks/mutations.py [NAME ...] [--tests PATH ...] [--check]
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "packages" / "bz-core" / "src" / "bz"
-TESTS: Final = ["packages/bz-core/tests/faults", "packages/bz-core/tests/test_checkpoint.py"]
+TESTS: Final = [
+    "packages/bz-core/tests/faults",
+    "packages/bz-core/tests/test_checkpoint.py",
+    "packages/bz-core/tests/test_resume.py",
+    "packages/bz-core/tests/test_resume_features.py",
+    "packages/bz-core/tests/test_joining.py",
+]
 
 
 class Mutation(NamedTuple):
@@ -85,8 +91,18 @@ MUTATIONS: Final = {
     ),
     "random state of the position not restored": Mutation(
         "training/data.py",
-        "        restore_random_state(position)\n        return batches\n",
-        "        return batches\n",
+        "        restore_random_state(position)\n",
+        "",
+    ),
+    "random state of the epoch's beginning not restored": Mutation(
+        "training/data.py",
+        '        restore_random_state(self._start["random"])\n',
+        "",
+    ),
+    "generators of loaders not restored": Mutation(
+        "training/data.py",
+        "            generator.set_state(state)\n",
+        "            pass\n",
     ),
     "NumPy's random state not restored": Mutation(
         "training/seeding.py",
@@ -95,28 +111,57 @@ MUTATIONS: Final = {
     ),
     "optimizer not restored": Mutation(
         "training/state.py",
-        '        self.spec.optimizer.load_state_dict(state["optimizer_state_dict"])\n',
+        "        optimizer.load_state_dict(dict(state))\n",
+        "        pass\n",
+    ),
+    "schedulers not restored": Mutation(
+        "training/state.py",
+        '        self.schedulers.load_state_dict(own["lr_schedulers"])\n',
         "",
     ),
-    "scheduler not restored": Mutation(
+    "accumulated gradients not restored": Mutation(
         "training/state.py",
-        '        _load_state(self.spec.lr_scheduler, own["lr_scheduler"])\n',
+        '        self.optimization.load_state_dict(own["accumulation"])\n',
+        "",
+    ),
+    "losses not restored": Mutation(
+        "training/state.py",
+        '        self.progress.training_loss.restore(*own["losses"]["training"])\n',
+        "",
+    ),
+    "metrics not restored": Mutation(
+        "training/state.py",
+        '            metrics.load_state_dict(own["metrics"][phase])\n',
+        "            pass\n",
+    ),
+    "batches that wait for metrics not saved": Mutation(
+        "training/metrics.py",
+        "        self._take_in_waiting()\n        states =",
+        "        states =",
+    ),
+    "history not restored": Mutation(
+        "training/state.py",
+        '        self.history[:] = own["history"]\n',
+        "",
+    ),
+    "plugins not restored": Mutation(
+        "training/state.py",
+        '        self.plugins.load_state_dict(own["plugins"])\n',
         "",
     ),
 }
 
 
-def mutate(mutation: Mutation, source: Path) -> None:
-    """Apply it to the copy.
+def mutated(mutation: Mutation) -> str:
+    """Return the text of the file with the mutation.
 
     Raises:
         ValueError: If the text is not there exactly once: the package has changed, and the mutation must follow.
     """
-    path = source / "bz" / mutation.file
-    text = path.read_text(encoding="utf-8")
+    text = (PACKAGE / mutation.file).read_text(encoding="utf-8")
     if text.count(mutation.before) != 1:
         raise ValueError(f"{mutation.file} holds {text.count(mutation.before)} times: {mutation.before!r}")
-    path.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
+    return text.replace(mutation.before, mutation.after)
 
 
 def failing_tests(mutation: Mutation | None, tests: list[str]) -> list[str]:
@@ -125,7 +170,7 @@ def failing_tests(mutation: Mutation | None, tests: list[str]) -> list[str]:
         source = Path(name) / "src"
         shutil.copytree(PACKAGE, source / "bz", ignore=shutil.ignore_patterns("__pycache__"))
         if mutation is not None:
-            mutate(mutation, source)
+            (source / "bz" / mutation.file).write_text(mutated(mutation), encoding="utf-8")
         environment = {
             **os.environ,
             "PYTHONPATH": str(source),
@@ -149,10 +194,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", metavar="NAME", help="mutations to try; all by default")
     parser.add_argument("--tests", nargs="+", default=TESTS)
+    parser.add_argument("--check", action="store_true", help="only look whether the package still has what they change")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(MUTATIONS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(MUTATIONS)}")
+    for name in arguments.names or MUTATIONS:
+        mutated(MUTATIONS[name])
+    if arguments.check:
+        return
     broken = failing_tests(None, arguments.tests)
     if broken:
         sys.exit(f"The tests fail without any mutation: {', '.join(broken)}")

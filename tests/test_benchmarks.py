@@ -51,3 +51,7 @@ def test_long_run_looks_at_every_tenth() -> None:
     printed = run("long_run.py", "--steps", "200", "--epochs", "2", "--terminal", "null")
     assert "180 to 199" in printed
     assert re.search(r"^console_out +\d", printed, re.MULTILINE)
+
+
+def test_mutations_find_what_they_change() -> None:
+    run("mutations.py", "--check")
