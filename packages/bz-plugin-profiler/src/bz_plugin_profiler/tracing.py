@@ -166,7 +166,8 @@ def _make_profiler(device: torch.device, content: TraceContent) -> torch.profile
 
     supported = supported_activities()  # type: ignore[no-untyped-call]
     of_device = [activity for activity in supported if activity.name == device.type.upper()]
-    return profile(activities={ProfilerActivity.CPU, *of_device}, **asdict(content))
+    # Each is used for one trace, so that there is nothing to keep; torch 2.10 warns of losing it all the same.
+    return profile(activities={ProfilerActivity.CPU, *of_device}, acc_events=True, **asdict(content))
 
 
 def _write_trace(profiler: torch.profiler.profile, path: Path) -> None:
