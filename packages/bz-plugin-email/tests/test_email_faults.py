@@ -29,7 +29,7 @@ def test_fault_ends_as_the_readme_says(name: str, tmp_path: Path, authority: Aut
     assert row.status == "completed"
     assert table_line(name, row) in README.splitlines()
     assert not row.has_leaked
-    assert row.seconds < TIMEOUT_SECONDS + 5  # the training itself takes a moment, on a busy machine some seconds
+    assert row.seconds < TIMEOUT_SECONDS + 25  # on a busy machine the training itself takes some seconds
     assert (row.num_logins == 1) is (name in HAS_LOGIN or name == "451 for one recipient of three")
     if "waits" in row.fate:
         [mail] = (tmp_path / "run" / "outbox").glob("*.eml")
