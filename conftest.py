@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("workspace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("workspace")
+
 
 def pytest_configure() -> None:
     """Make the processes that tests start inherit what they would have on a terminal.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bz.config import Config, load_config, set_plugin_enabled
@@ -81,26 +81,24 @@ def replace_somewhere(data: st.DataObject, tree: Any) -> Any:
     return tree
 
 
-@settings(deadline=None)
 @given(values)
 def test_any_json_value_gives_settings_or_sentences(value: Any) -> None:
     check(json.dumps(value).encode())
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.data())
 def test_mutated_settings_give_settings_or_sentences(data: st.DataObject) -> None:
     tree = replace_somewhere(data, replace_somewhere(data, VALID))
     check(json.dumps(tree).encode())
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["bz.json", "bz.toml", "pyproject.toml"]))
 def test_any_bytes_give_settings_or_sentences(content: bytes, name: str) -> None:
     check(content, name=name)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_damaged_text_gives_settings_or_sentences(data: st.DataObject) -> None:
     text = json.dumps(VALID, indent=1)
@@ -109,13 +107,12 @@ def test_damaged_text_gives_settings_or_sentences(data: st.DataObject) -> None:
     check((text[:start] + data.draw(st.text(max_size=3).filter(str.isprintable)) + text[end:]).encode())
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(texts | st.builds("{}.{}={}".format, words, texts, texts | values.map(json.dumps)), max_size=3))
 def test_any_overrides_give_settings_or_sentences(overrides: list[str]) -> None:
     check(json.dumps(VALID).encode(), overrides)
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from([None, 1, "\t"]))
 def test_editing_any_settings_changes_nothing_else(data: st.DataObject, indent: int | str | None) -> None:
     tree = replace_somewhere(data, VALID)

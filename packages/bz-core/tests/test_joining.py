@@ -81,7 +81,7 @@ def numbered(first: int, size: int = 2, width: int = 3) -> tuple[torch.Tensor, t
 
 @pytest.mark.parametrize("name", JOINING)
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=2 * MOST_BATCHES + 3), seed=st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_metric_that_joins_batches_has_the_value_of_one_that_is_given_each(
     name: str, sizes: list[int], seed: int
 ) -> None:

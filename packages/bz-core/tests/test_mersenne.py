@@ -74,7 +74,7 @@ def test_states_are_found_in_memory() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(draws=st.lists(st.sampled_from(range(4)), max_size=6), last=st.sampled_from(range(4)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_draw_shows_and_is_undone_whatever_was_drawn_before(kind: str, draws: list[int], last: int) -> None:
     make, functions, public = KINDS[kind]
     state, draw = make(), list(functions.values())

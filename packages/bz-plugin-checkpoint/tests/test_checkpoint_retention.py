@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from checkpoint_runs import saved, scripted_run
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bz.testing import RecordingPlugin
@@ -196,7 +196,7 @@ class Saboteur:
         return {int(name.split("_")[2]) for name in self.files() - unwritten}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(CASES)
 def test_random_runs_agree_with_the_second_opinion(case: Case) -> None:
     run_dir = Path(tempfile.mkdtemp())

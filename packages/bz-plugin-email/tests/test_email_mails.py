@@ -43,7 +43,7 @@ def parsed(mail: Mail) -> EmailMessage:
 @given(st.text(max_size=300))
 @example("0 00000000000000¡¡¡¡¡\U0002fa1e¡ ¡")  # Python's own folding moves the space
 @example("=?utf-8?b?YmFk?= looks encoded")
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_model_name_gives_one_subject_and_no_other_header(model_name: str) -> None:
     mail = mail_about(model_name)
     message = parsed(mail)

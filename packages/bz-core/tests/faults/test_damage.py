@@ -77,7 +77,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     return path, path.read_bytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(edits=edits)
 def test_any_edit_is_refused_or_changes_nothing(edits: list[tuple[str, int, int]], written: tuple[Path, bytes]) -> None:
     path, whole = written

@@ -154,6 +154,6 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 StoreMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("BZ_STORE_EXAMPLES", "40")), stateful_step_count=25, deadline=None
+    max_examples=int(os.environ.get("BZ_STORE_EXAMPLES", "40")), stateful_step_count=25
 )
 TestStoreMachine = StoreMachine.TestCase
