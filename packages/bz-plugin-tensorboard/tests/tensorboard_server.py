@@ -26,13 +26,13 @@ class Server:
 
     def get(self, path: str, **query: str) -> Any:
         address = f"{self.address}/data/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, content: Mapping[str, Any]) -> Any:
         request = urllib.request.Request(f"{self.address}/data/{path}", data=json.dumps(content).encode())
         request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def runs(self) -> list[str]:
@@ -46,7 +46,7 @@ class Server:
 
     def wait_for_point(self, run: str, tag: str, step: int) -> None:
         """Wait until the curve has a point at the step: the server looks at the files once a second."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while step not in [one for one, _ in self.curve(run, tag)]:
             assert time.monotonic() < deadline, f"{tag} has no step {step}"
             time.sleep(0.1)
@@ -81,5 +81,5 @@ def _wait_until_ready(process: subprocess.Popen[str], lines: list[str]) -> str:
 
 
 def _has_loaded(address: str) -> bool:
-    with urllib.request.urlopen(f"{address}/data/runs", timeout=10) as answer:
+    with urllib.request.urlopen(f"{address}/data/runs", timeout=60) as answer:
         return bool(json.load(answer))

@@ -185,7 +185,7 @@ def test_second_process_in_one_folder_is_refused(bz_process: StartBz, bz: Callab
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
