@@ -219,6 +219,7 @@ class TerminalStream(io.StringIO):
 
 def test_progress_bar_reads_no_more_often_than_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Frame] = []
+    monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stdout", TerminalStream())
     monkeypatch.setattr("bz_plugin_console.terminal.Terminal.draw", lambda _, frame: drawn.append(frame))
     milliseconds = itertools.count()  # a look at the clock takes one, so that nothing depends on the machine
