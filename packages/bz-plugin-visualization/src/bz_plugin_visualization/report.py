@@ -7,13 +7,13 @@ and nothing from elsewhere, and says so in a content security policy.
 
 from __future__ import annotations
 
-import platform
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any, Final
 
+from bz import provenance
 from bz.config.redaction import redact
 from bz_plugin_visualization.chart import Chart, draw_chart
 from bz_plugin_visualization.history import TRAINING, VALIDATION, Curves, History
@@ -33,7 +33,7 @@ MAX_ROWS: Final = 500
 MAX_NAME_LENGTH: Final = 100
 MAX_REASON_LENGTH: Final = 2000
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-PACKAGES: Final = ("bz-core", "bz-plugin-visualization")
+PACKAGE: Final = "bz-plugin-visualization"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +160,13 @@ def end_reason(context: TrainingContext) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of what the result depends on."""
-    import torch
-
-    packages = {name: _version(name) for name in PACKAGES}
-    return {"Python": platform.python_version(), **packages, "torch": str(torch.__version__)}
+    core = provenance.versions()
+    return {
+        "Python": core["python"],
+        "bz-core": core["bz"] or "unknown",
+        PACKAGE: _version(PACKAGE),
+        "torch": core["torch"],
+    }
 
 
 def _version(package: str) -> str:
@@ -274,8 +277,7 @@ def _tile(title: str, value: str, remark: str) -> Markup:
 
 def _footer() -> Markup:
     now = datetime.now().astimezone()
-    version = _version("bz-plugin-visualization")
-    return element("footer", f"Written {now:%Y-%m-%d %H:%M %Z} by bz-plugin-visualization {version}.")
+    return element("footer", f"Written {now:%Y-%m-%d %H:%M %Z} by {PACKAGE} {_version(PACKAGE)}.")
 
 
 def _style() -> Markup:
